@@ -1,0 +1,70 @@
+"""Stage 2: training of the denoiser on pairs of one person's ECGs (arXiv 2508.02720)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..models.ecgtwin import DiT
+
+from .autoencoder import draw_rows
+from .cohort import Cohort
+from .extractor import condition
+from .loop import LoopConfig, fit
+
+FIRST_TIMESTEP, LAST_TIMESTEP = 1, 997
+BASE_DROPOUT = 0.15
+
+
+@torch.no_grad()
+def initialise(denoiser: DiT) -> None:
+    """Every block starts as the identity in its modulated branches and the output at zero (Peebles and Xie, DiT)."""
+    for block in denoiser.blocks:
+        nn.init.zeros_(block.adaLN_modulation[-1].weight)
+        nn.init.zeros_(block.adaLN_modulation[-1].bias)
+        nn.init.zeros_(block.attn2.out_proj.weight)
+        nn.init.zeros_(block.attn2.out_proj.bias)
+    nn.init.zeros_(denoiser.final_layer.weight)
+    nn.init.zeros_(denoiser.final_layer.bias)
+
+
+def train_denoiser(
+    denoiser: DiT,
+    latents: tuple[Tensor, Tensor],
+    bases: Tensor,
+    cohort: Cohort,
+    config: LoopConfig,
+    checkpoint: Path,
+    real_share: float = 0.35,
+) -> DiT:
+    """Squared error of the noise summed per record; target of a pair under its condition, base vector of its reference.
+
+    Args:
+        latents: scaled posterior means and standard deviations (N, C, L). bases: base vectors (N, base_width).
+        real_share: share of a mini-batch's pairs that are real people, where the cohort has any.
+
+    t is uniform in 1..997; a random 15 % of the base vector's dimensions are zeroed, the same for the whole mini-batch.
+    """
+    pairs = cohort.pairs
+    pools = [np.flatnonzero(cohort.real[pairs[:, 0]]), np.flatnonzero(~cohort.real[pairs[:, 0]])]
+    signal_share = torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0).float()
+    mean, deviation = latents
+
+    def loss(rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        reference, target = pairs[draw_rows(pools, real_share, config.batch, rng)].T
+        x0 = mean[target] + deviation[target] * torch.randn(mean[target].shape, generator=generator)
+        epsilon = torch.randn(x0.shape, generator=generator)
+        t = torch.from_numpy(rng.integers(FIRST_TIMESTEP, LAST_TIMESTEP + 1, config.batch))
+        share = signal_share[t][:, None, None]
+        kept = torch.from_numpy((rng.random(bases.shape[1]) >= BASE_DROPOUT).astype(np.float32))
+        text, mask, patient = condition(cohort, target)
+        predicted = denoiser(
+            share.sqrt() * x0 + (1 - share).sqrt() * epsilon, t, text, mask, patient, bases[reference] * kept
+        )
+        value = (predicted.float() - epsilon).square().sum((1, 2)).mean()
+        return value, {"noise error": value.item() / x0[0].numel()}
+
+    return fit(denoiser, loss, config, checkpoint, "denoiser")
