@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import TOLERANCE, golden, inp, relative_error, shapes, weights
+from golden_data import TOLERANCE, golden, inp, relative_error
+from golden_networks import assert_published_parameters, load
 
 from ecgtwin_fast import models
 
 T = torch.tensor([1, 500, 998])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).float()
-
-
-def load(name: str) -> torch.nn.Module:
-    network = models.create(name)
-    network.load_state_dict(weights(name), strict=True)
-    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +33,7 @@ def conditions() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["dit", "ibe", "enc", "dec"])
 def test_golden_parameter_names_and_shapes(name):
-    state = {key: list(value.shape) for key, value in models.create(name).state_dict().items()}
-    assert state == shapes()[name]
+    assert_published_parameters(name)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 17])

@@ -1,8 +1,8 @@
 """The transformer ablations of ECGTwin's paper (arXiv 2508.02720): each keeps one of AdaX's two pathways.
 
 `DiTAdaLN` puts every condition on the global pathway (modulation). `DiTAttn` keeps the token pathway
-(cross-attention) and adds time and base vector to its input. Both predict the noise in a latent and are called
-as `ecgtwin.DiT` is.
+(cross-attention) and adds time and base vector to its input. Both predict the noise in a latent, called as
+`ecgtwin.DiT` is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ def statement_tokens(text_embed: Tensor, patient: Tensor) -> Tensor:
 
 
 class PatientEmbedder(nn.Module):
-    """Patient vector (B, P) to (B, hidden): the sum over an MLP of each number's scaled embedding."""
+    """Patient vector (B, P) to (B, hidden).
+
+    Each number, under a learned scale and bias, multiplies an embedding of its own; the MLP's P outputs are summed.
+    """
 
     def __init__(self, hidden: int, patient_width: int):
         super().__init__()
@@ -71,7 +74,7 @@ class AdaLNFinal(nn.Module):
 class DiTAdaLN(nn.Module):
     """Ablation with adaLN only: time, report, base vector and patient are summed into one vector c.
 
-    Arguments as in `ecgtwin.DiT`.
+    Arguments as in `ecgtwin.DiT`, which alone has learned positions and so a limit of tokens.
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class AttentionBlock(nn.Module):
 class DiTAttn(nn.Module):
     """Ablation with cross-attention only: time and base vector are added to every position of the input.
 
-    Arguments as in `ecgtwin.DiT`.
+    Arguments as in `ecgtwin.DiT`, which alone has learned positions and so a limit of tokens.
     """
 
     def __init__(

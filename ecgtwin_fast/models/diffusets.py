@@ -65,9 +65,7 @@ class UNet(nn.Module):
         super().__init__()
         self.channels, self.length = channels, length
         levels = list(zip((channels, *widths[:-1]), widths, strict=True))
-        self.downsampling_blocks = nn.ModuleList(
-            DownLevel(block(outer, width), width) for outer, width in levels
-        )
+        self.downsampling_blocks = nn.ModuleList(DownLevel(block(outer, width), width) for outer, width in levels)
         self.bottelneck = bottleneck  # spelled so in the published state dict
         *shallower, (outer, deepest) = levels
         self.upsampling_blocks = nn.ModuleList([UpLevel(block(deepest, outer), deepest)])
@@ -78,9 +76,10 @@ class UNet(nn.Module):
         )
 
     def denoise(self, x: Tensor, *conditions) -> Tensor:
+        """x (B, channels, L) through all levels; ValueError unless L is a multiple of 2^levels."""
         factor = 2 ** len(self.downsampling_blocks)
         if x.shape[-1] % factor:
-            raise ValueError(f"a length of {x.shape[-1]}, but the U-Net halves it to a multiple of {factor}")
+            raise ValueError(f"a length of {x.shape[-1]}, but the U-Net needs a multiple of {factor}")
         skips: list[Tensor | None] = []
         for level in self.downsampling_blocks:
             x, skip = level(x, *conditions)

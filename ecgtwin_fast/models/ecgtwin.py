@@ -159,6 +159,7 @@ class DiT(nn.Module):
     ):
         super().__init__()
         self.channels, self.length = channels, length
+        self.text_width, self.base_width = text_width, base_width
         self.x_embedder = nn.Linear(channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, time_width)
         self.text_projector = nn.Linear(text_width + patient_width, hidden)

@@ -1,4 +1,4 @@
-"""The Individual Base Extractor: what stays of a patient when the condition is taken away (arXiv 2508.02720, stage 1)."""
+"""The Individual Base Extractor: what stays of a patient without the condition (arXiv 2508.02720, stage 1)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class BaseExtractor(nn.Module):
         """Base vectors (B, hidden) of latents x (B, length, channels) recorded under a condition.
 
         text_embed (B, T, text_width), mask (B, T) of ones and zeros or None, patient (B, patient_width); text_embed
-        None means no condition: the learned class-free token stands in. reduce=False keeps positions (B, length, hidden).
+        None means no condition: the learned class-free token stands in. reduce=False keeps the positions
+        (B, length, hidden).
         """
         condition, padding = self._condition(x, text_embed, mask, patient)
         h = rotary(self.signal_embedding(x))

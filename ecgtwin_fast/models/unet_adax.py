@@ -13,7 +13,7 @@ from .ecgtwin import CrossAttention, PositionEncoding, TimestepEmbedder, modulat
 
 
 class Injector(nn.Module):
-    """AdaX with its own projections of time, base vector and statements: what both blocks share."""
+    """AdaX with its own projections of time, base vector and statements, to which blocks add their convolutions."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Injector(nn.Module):
         self.mlp = gelu_mlp(hidden, mlp_hidden)
 
     def inject(self, h: Tensor, t: Tensor, statements: Tensor, mask: Tensor | None, base: Tensor) -> Tensor:
-        """h (B, hidden, L) to its shape under t (B,), statements (B, T, token_width) and base (B, base_width).
+        """h (B, hidden, L) to its shape; t (B,), statements (B, T, token_width), base (B, base_width).
 
         As in `ecgtwin.AdaXBlock`, but the input of the cross-attention's queries is not normed.
         """
@@ -55,9 +55,7 @@ class Injector(nn.Module):
 class Block(Injector):
     """Block of a level: (B, channels_in, L) to (B, channels_out, L), AdaX at twice the input's channels."""
 
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, heads: int, mlp_ratio: int, **sizes: int
-    ):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, heads: int, mlp_ratio: int, **sizes: int):
         hidden = 2 * channels_in
         super().__init__(hidden, heads, mlp_ratio * hidden, **sizes)
         self.pre_shortcut_convs = nn.Conv1d(channels_in, hidden, kernel, padding="same")

@@ -1,0 +1,31 @@
+"""Published networks with their drawn weights, and how every one of them is checked."""
+
+from __future__ import annotations
+
+import torch
+from golden_data import inp, shapes, weights
+from torch import Tensor, nn
+
+from ecgtwin_fast import models
+
+TIMESTEPS = torch.tensor([1, 500, 998])
+
+
+def load(name: str) -> nn.Module:
+    """A network with its drawn weights, strictly loaded; constant tables keep their computed values."""
+    network = models.create(name)
+    tables = {key: value for key, value in network.named_buffers() if key.endswith("time_emb.embeddings")}
+    network.load_state_dict(weights(name) | tables, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+def assert_published_parameters(name: str) -> None:
+    """The state dict has the published names and shapes, no more and no fewer."""
+    state = {key: list(value.shape) for key, value in models.create(name).state_dict().items()}
+    assert state == shapes()[name]
+
+
+def denoiser_inputs() -> tuple[Tensor, Tensor, Tensor, None, Tensor, Tensor]:
+    """x, t, text_embed, text_mask, patient, base_vector of the ablations' expected outputs."""
+    text = inp("te5", (3, 5, 768), normalised=True)
+    return inp("x", (3, 4, 128)), TIMESTEPS, text, None, inp("p", (3, 3)), inp("bv", (3, 256))
