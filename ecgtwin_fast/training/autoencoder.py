@@ -13,8 +13,8 @@ from ..models.vae import LATENT_SCALE, Decoder, Encoder
 from .cohort import Cohort
 from .loop import LoopConfig, fit
 
-LATENT_STD = 0.4
-"""Standard deviation of the scaled latents after `standardise`: the sampler clips the predicted latent at +-1."""
+LATENT_STD = 0.25
+"""Standard deviation of the scaled latents after `standardise`: 99.9 % then lie within the +-1 where DDPM clips."""
 
 
 class Autoencoder(nn.Module):
@@ -63,7 +63,7 @@ def train_autoencoder(
 
 
 def draw_rows(pools: list[np.ndarray], first_share: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` indices, each from the first pool with probability `first_share`; an empty pool's share goes to the other."""
+    """`count` indices, each from the first pool with probability `first_share`; an empty pool yields to the other."""
     if len(pools[0]) == 0 or len(pools[1]) == 0:
         return rng.choice(pools[0] if len(pools[0]) else pools[1], count)
     first = rng.random(count) < first_share

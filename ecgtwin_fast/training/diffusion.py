@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.ecgtwin import DiT
-
+from ..samplers import alphas_cumprod
 from .autoencoder import draw_rows
 from .cohort import Cohort
 from .extractor import condition
@@ -50,7 +50,7 @@ def train_denoiser(
     """
     pairs = cohort.pairs
     pools = [np.flatnonzero(cohort.real[pairs[:, 0]]), np.flatnonzero(~cohort.real[pairs[:, 0]])]
-    signal_share = torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0).float()
+    signal_share = alphas_cumprod()
     mean, deviation = latents
 
     def loss(rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:

@@ -18,7 +18,7 @@ CONDITION_DROPOUT = 0.15
 
 
 def condition(cohort: Cohort, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Statement embeddings (B, T, width), mask (B, T) and patient vectors (B, 3) of records; T is the longest report."""
+    """Statement embeddings (B, T, width), mask (B, T), patient vectors (B, 3) of records; T of the longest report."""
     tokens = cohort.tokens[index]
     tokens = tokens[:, : max(1, int((tokens > 0).sum(1).max()))]
     mask = torch.from_numpy((tokens > 0).astype(np.float32))
@@ -30,8 +30,8 @@ def train_extractor(
 ) -> BaseExtractor:
     """Symmetric cross-entropy over cosine similarities: two ECGs of one person against the mini-batch's others.
 
-    latents: (N, C, L) of the cohort's records. A mini-batch has `config.batch` different people; with probability 0.15 it
-    is embedded without its condition, so that the class-free token learns to stand in.
+    latents: (N, C, L) of the cohort's records. A mini-batch has `config.batch` different people; with probability
+    0.15 it is embedded without its condition, so that the class-free token learns to stand in.
     """
     people = _people_with_pairs(cohort)
 

@@ -31,7 +31,7 @@ def beat_times(record: Record) -> np.ndarray:
 
 
 def median_beat(record: Record) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """(time from R in s (n,), median beat in mV (n, 12), RR in s) of a regular sinus rhythm; None for any other record."""
+    """(time from R in s (n,), median beat in mV (n, 12), RR in s) of a regular sinus rhythm, else None."""
     statements = (record.report or "").split("|")
     if not any(s in SINUS for s in statements):
         return None
