@@ -35,9 +35,9 @@ class Window:
 
 
 def read_csv(path: Path, window: Window, sampling_rate: float | None = None) -> dict:
-    """Fields of a table whose header names the leads, in mV; the rate from a `time` column in seconds, or as given.
+    """Fields of a table whose header names the leads, in mV; the rate from its `time` column (s) or as given.
 
-    An empty cell is a missing sample (NaN). Raises RecordError for a missing file, a bad cell or an unknown rate.
+    An empty cell is a missing sample (NaN). Raises RecordError for a missing file, a bad cell, no rate.
     """
     header, rows = _csv_rows(path)
     table = _csv_numbers(path, header, rows)
@@ -53,10 +53,10 @@ def read_csv(path: Path, window: Window, sampling_rate: float | None = None) -> 
 def read_numpy(
     path: Path, window: Window, sampling_rate: float | None = None, leads: tuple[str, ...] | None = None
 ) -> dict:
-    """Fields of a .npz (signal in mV, sampling_rate, leads, and age, sex, report, heart_rate, source if known) or .npy.
+    """Fields of a .npz (signal in mV, sampling_rate, leads; age, sex, report, heart_rate, source) or .npy.
 
-    A .npy holds the signal alone, (samples, leads): sampling rate and leads must be given. Nothing is unpickled.
-    Raises RecordError for a missing or unreadable file and for missing fields.
+    A .npy holds the signal alone, (samples, leads): sampling rate and leads must be given. Nothing
+    is unpickled. Raises RecordError for a missing or unreadable file and for missing fields.
     """
     content = _load_numpy(path)
     if sampling_rate is not None:
@@ -65,7 +65,9 @@ def read_numpy(
         content["leads"] = leads
     missing = [key for key in ("signal", "sampling_rate", "leads") if key not in content]
     if missing:
-        raise RecordError(f"{path}: {', '.join(missing)} missing; a .npz holds them as keys, for a .npy give them")
+        raise RecordError(
+            f"{path}: {', '.join(missing)} missing; a .npz has them as keys, for a .npy give them"
+        )
     names = [str(name) for name in np.atleast_1d(content["leads"])]
     try:
         signal = np.asarray(content["signal"], dtype=np.float32)
@@ -79,7 +81,9 @@ def read_numpy(
 
 def _windowed(path: Path, signal: np.ndarray, rate: float, leads: list[str], window: Window) -> dict:
     if signal.ndim != 2 or signal.shape[1] != len(leads):
-        raise RecordError(f"{path}: signal of shape {signal.shape} does not fit (samples, {len(leads)} leads)")
+        raise RecordError(
+            f"{path}: signal of shape {signal.shape} does not fit (samples, {len(leads)} leads)"
+        )
     if not (np.isfinite(rate) and rate > 0):
         raise RecordError(f"{path}: sampling rate is {rate:g} Hz, expected a positive number")
     first, last = window.samples(path, len(signal), rate)
@@ -95,7 +99,9 @@ def _csv_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: not readable as CSV: {error}") from error
     if len(rows) < 2:
-        raise RecordError(f"{path}: expected a header of lead names and one row per sample, found {len(rows)} rows")
+        raise RecordError(
+            f"{path}: expected a header of lead names and a row per sample, found {len(rows)} rows"
+        )
     return [name.strip() for name in rows[0]], rows[1:]
 
 
@@ -107,7 +113,9 @@ def _csv_numbers(path: Path, header: list[str], rows: list[list[str]]) -> np.nda
         try:
             table[number - 2] = [float(cell) if cell.strip() else np.nan for cell in row]
         except ValueError:
-            raise RecordError(f"{path}: row {number} holds a cell that is not a number: {', '.join(row)}") from None
+            raise RecordError(
+                f"{path}: row {number} holds a cell that is not a number: {', '.join(row)[:60]}"
+            ) from None
     return table
 
 

@@ -15,9 +15,10 @@ _SEX_WORDS = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man
 
 
 def patient_vector(heart_rate: float | None, age: float | None, sex: str | None) -> np.ndarray:
-    """The patient vector [(hr - 77.95)/20.37, (age - 64.25)/17.13, sex] (ECGTwin, arXiv 2508.02720), float32 (3,).
+    """The patient vector [(hr - 77.95)/20.37, (age - 64.25)/17.13, sex], float32 (3,).
 
-    heart_rate in beats per minute (20..300), age in years (0..120), sex "F" (0) or "M" (1).
+    heart_rate in beats per minute (20..300), age in years (0..120), sex "F" (0) or "M" (1). Means and deviations
+    are those of ECGTwin's training set (arXiv 2508.02720).
     Raises ConditionError for a missing value or one outside its range.
     """
     check_heart_rate(heart_rate)
@@ -30,7 +31,7 @@ def split_report(report: str | None) -> list[str]:
     """The statements of a report, which '|' separates, stripped; ConditionError where none is left."""
     statements = [part.strip() for part in (report or "").split("|") if part.strip()]
     if not statements:
-        raise ConditionError(f"the report is empty ({report!r}): give at least one statement, such as 'sinus rhythm'")
+        raise ConditionError(f"the report is empty ({report!r}): give a statement, such as 'sinus rhythm'")
     return statements
 
 

@@ -29,7 +29,7 @@ _UNIT = re.compile(r"\s*[(\[]\s*[uµμm]?v\s*[)\]]$")
 
 
 def model_name(name: str) -> str | None:
-    """The model's spelling of a lead name ('AVR', 'Lead I', 'MDC_ECG_LEAD_V1', 'v2 (mV)'), None for any other lead."""
+    """The model's spelling of a lead name ('AVR', 'Lead I', 'MDC_ECG_LEAD_V1', 'v2 (mV)'), else None."""
     bare = _PREFIX.sub("", _UNIT.sub("", name.strip().lower()))
     return _BY_LOWER.get(bare.strip(" _-"))
 
@@ -37,8 +37,8 @@ def model_name(name: str) -> str | None:
 def select_leads(signal: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Pick the model's 12 leads by name, deriving missing limb leads from two that are there.
 
-    signal: (samples, leads). Returns (samples, 12) float32 in the order of MODEL_LEADS, and MODEL_LEADS. Other leads
-    (Frank's, for example) are ignored. Missing limb leads follow from Einthoven's and Goldberger's equations.
+    signal: (samples, leads). Returns (samples, 12) float32 in the order of MODEL_LEADS, and MODEL_LEADS. Other
+    leads (Frank's, for example) are ignored. Missing limb leads follow from Einthoven's and Goldberger's equations.
     Raises LeadError where leads are missing and not derivable, or where a lead occurs twice.
     """
     columns: dict[str, np.ndarray] = {}

@@ -28,15 +28,17 @@ _ENOUGH_BEATS = 4
 
 
 def prepare(record: Record) -> Record:
-    """The model's input of a record: its first 10 s, (1024, 12) float32 in mV at 102.4 Hz, leads as MODEL_LEADS.
+    """The model's input of a record: its first 10 s, (1024, 12) float32 in mV at 102.4 Hz, MODEL_LEADS.
 
-    The heart rate is found by XQRS where the record has none; age, sex, report and source stay. A record up to
-    0.05 s short is continued with its last sample. Raises LeadError for missing or doubled leads; RecordError for NaNs, a
-    flat lead, more than 20 mV, less than 10 s or 50 Hz, and where no beats are found for the heart rate.
+    The heart rate is found by XQRS where the record has none; age, sex, report and source stay. A record up
+    to 0.05 s short is continued with its last sample. Raises LeadError for missing or doubled leads; RecordError
+    for NaNs, a flat lead, more than 20 mV, less than 10 s or 50 Hz, and where no beats give a heart rate.
     """
     rate = record.sampling_rate
     if rate < LOWEST_SAMPLING_RATE:
-        raise RecordError(f"{record.name}: sampling rate {rate:g} Hz, expected at least {LOWEST_SAMPLING_RATE:g} Hz")
+        raise RecordError(
+            f"{record.name}: sampling rate {rate:g} Hz, expected {LOWEST_SAMPLING_RATE:g} Hz or more"
+        )
     if record.duration < SECONDS - SHORTFALL_SECONDS:
         raise RecordError(f"{record.name}: {record.duration:.4g} s long, expected at least {SECONDS:g} s")
     try:
@@ -74,22 +76,22 @@ def check_signal(signal: np.ndarray, leads: Sequence[str], name: str) -> None:
 
 
 def resample(signal: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
-    """Polyphase resampling of (samples, ...) along the first axis, anti-aliased, by a rational ratio; float32."""
+    """Anti-aliased polyphase resampling of (samples, ...) along the first axis; rates in Hz; float32."""
     from scipy.signal import resample_poly
 
     ratio = Fraction(new_rate / rate).limit_denominator(10_000)
     if ratio == 1:
         return signal.astype(np.float32)
     # A line through both ends continues the signal beyond them, so an offset leaves no step at the ends.
-    resampled = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=0, padtype="line")
-    return resampled.astype(np.float32)
+    exact = signal.astype(np.float64)
+    return resample_poly(exact, ratio.numerator, ratio.denominator, padtype="line").astype(np.float32)
 
 
 def heart_rate_xqrs(signal: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> float:
     """Heart rate in beats per minute from the median RR interval of XQRS's beats (wfdb).
 
-    signal: (samples, leads) in mV. Lead II is tried first, then the others, until one has enough beats for 10 s at a slow
-    rhythm; else the lead with most beats counts. Raises RecordError where no lead has two beats.
+    signal: (samples, leads) in mV. Lead II is tried first, then the others, until one has four beats; else the lead
+    with most beats counts. Raises RecordError where no lead has two beats or the rate is outside 20..300.
     """
     by_name = {model_name(name): column for name, column in zip(leads, signal.T, strict=True)}
     best = np.zeros(0)
@@ -106,7 +108,7 @@ def heart_rate_xqrs(signal: np.ndarray, sampling_rate: float, leads: Sequence[st
     rate = 60.0 / float(np.median(np.diff(best)))
     low, high = HEART_RATE_RANGE
     if not low <= rate <= high:
-        raise RecordError(f"XQRS finds {rate:.0f} beats per minute, outside {low:g}..{high:g}; give the heart rate")
+        raise RecordError(f"XQRS finds {rate:.0f} bpm, outside {low:g}..{high:g}; give the heart rate")
     return rate
 
 

@@ -14,13 +14,13 @@ DEFAULT_ROOT = "../shared/ecg/ptb-xl"
 
 
 def ptbxl_root() -> Path | None:
-    """The PTB-XL folder: environment variable ECGTWIN_PTBXL, else ../shared/ecg/ptb-xl; None where it holds no database."""
+    """The PTB-XL folder: $ECGTWIN_PTBXL, else ../shared/ecg/ptb-xl; None where that holds no database."""
     root = Path(os.environ.get("ECGTWIN_PTBXL") or DEFAULT_ROOT)
     return root if find_root(root) == root.resolve() else None
 
 
 class PTBXL:
-    """PTB-XL under `root` (or a folder or file inside it). Rows are read at once, signals one by one on request."""
+    """PTB-XL under `root` (or a path inside it). Rows are read at once, signals one by one on request."""
 
     def __init__(self, root: str | Path) -> None:
         found = find_root(Path(root))

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import RecordError
+from .wfdb_files import record_stem
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
@@ -49,12 +50,12 @@ def find_root(path: Path) -> Path | None:
 
 
 def fields_of(path: Path) -> dict:
-    """Age, sex, report and source, as far as known, of a record file inside a PTB-XL folder; {} for any other file."""
+    """Age, sex, report and source, as far as known, of a record inside a PTB-XL folder; {} for any other file."""
     root = find_root(path.parent)
     if root is None:
         return {}
-    stem = path.with_suffix("") if path.suffix in (".hea", ".dat") else path
-    row = _by_file(root).get(str(stem.resolve().relative_to(root)))
+    stem = path.parent.resolve() / record_stem(path).name
+    row = _by_file(root).get(stem.relative_to(root).as_posix())
     return row_fields(row) if row else {}
 
 

@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
 
 
 def text_encoder(name: str, width: int = 768) -> TextEncoder:
-    """The encoder of that name: 'hash' (offline, deterministic), 'nomic', or a sentence-transformers name or path.
+    """The encoder of that name: 'hash' (offline), 'nomic', or a sentence-transformers name or path.
 
     Raises TextEncoderError where it is unavailable, or where its vectors are not `width` wide.
     """
@@ -66,9 +66,9 @@ class _CachingEncoder:
 class HashEncoder(_CachingEncoder):
     """Hashed counts of the words' character n-grams (2 to 5): needs no weights, no network and no training.
 
-    Statements that share words or word stems ('left bundle branch block', 'right bundle branch block') are near one
-    another; case, accents, punctuation and spacing do not count. It knows no synonyms. The same text gives the same
-    vector on every machine.
+    Statements that share words or word stems ('left bundle branch block', 'right bundle branch block') are near
+    one another; case, accents, punctuation and spacing do not count. It knows no synonyms. The same text gives the
+    same vector on every machine.
     """
 
     def __init__(self, width: int) -> None:
@@ -91,7 +91,7 @@ class HashEncoder(_CachingEncoder):
 
 
 class NomicEncoder(_CachingEncoder):
-    """nomic-embed-text-v1.5 as published with ECGTwin: mean over the attention mask, layer norm without affine, cut."""
+    """nomic-embed-text-v1.5 as ECGTwin uses it: mean over the mask, layer norm without affine, cut to the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__("nomic", width)
@@ -137,7 +137,7 @@ def normalise_statement(text: str) -> str:
 
 
 def pool(hidden, mask, width: int):
-    """Nomic's pooling: hidden (n, tokens, d), mask (n, tokens) -> (n, width), before the final L2 normalisation."""
+    """Nomic's pooling, before the L2 norm: hidden (n, tokens, d), mask (n, tokens) -> (n, width)."""
     import torch
 
     weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -151,14 +151,25 @@ def _load_nomic():
     except ImportError as error:
         raise _missing_extra("nomic", error) from error
     try:
-        return AutoTokenizer.from_pretrained(NOMIC_TOKENIZER), AutoModel.from_pretrained(NOMIC).eval()
+        tokenizer = AutoTokenizer.from_pretrained(NOMIC_TOKENIZER)
+        # trust_remote_code=False: transformers' own NomicBert, never code from the hub.
+        model, loading = AutoModel.from_pretrained(NOMIC, trust_remote_code=False, output_loading_info=True)
     except Exception as error:  # hub, file and configuration errors of many classes
         raise _not_loadable("nomic", error) from error
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise TextEncoderError(
+            f"text encoder 'nomic': {NOMIC} leaves {len(missing)} weights of this transformers version unset "
+            f"({missing[0]}, ...): install a newer one"
+        )
+    return tokenizer, model.eval()
 
 
 def _check_width(name: str, found: int, expected: int) -> None:
     if found != expected:
-        raise TextEncoderError(f"text encoder {name!r} gives vectors of width {found}; the model expects {expected}")
+        raise TextEncoderError(
+            f"text encoder {name!r} gives width {found}, the model expects width {expected}"
+        )
 
 
 def _missing_extra(name: str, error: ImportError) -> TextEncoderError:
