@@ -26,28 +26,29 @@ CARD = Path(__file__).with_name("bundled_card.md")
 class BundledConfig:
     """Sizes and schedules of the bundled model."""
 
-    simulated: int = 12_000
+    simulated: int = 9_000
     variants: int = 10
     max_tokens: int = 8
     autoencoder_sizes: dict = field(default_factory=lambda: {"widths": (32, 64, 128, 128), "groups": 8})
     extractor_sizes: dict = field(
         default_factory=lambda: {"hidden": 128, "layers": 2, "heads": 4, "feed_forward": 512, "float_mask": False}
     )
-    denoiser_sizes: dict = field(default_factory=lambda: {"hidden": 192, "depth": 6, "heads": 6, "base_width": 128})
+    denoiser_sizes: dict = field(default_factory=lambda: {"hidden": 128, "depth": 6, "heads": 4, "base_width": 128})
     autoencoder: LoopConfig = LoopConfig(
         steps=4200, batch=32, learning_rate=1e-3, final_learning_rate=2e-5, weight_decay=1e-4, ema=0.998, clip=100.0
     )
     extractor: LoopConfig = LoopConfig(steps=400, batch=160, learning_rate=1e-3, weight_decay=1e-3)
     denoiser: LoopConfig = LoopConfig(
-        steps=8000,
+        steps=10_000,
         batch=32,
-        learning_rate=6e-4,
+        learning_rate=1e-3,
         final_learning_rate=2e-5,
         warmup=300,
         weight_decay=1e-4,
         ema=0.999,
         clip=500.0,
     )
+    snr_gamma: float = 1.0
 
 
 SMOKE = BundledConfig(
@@ -81,7 +82,9 @@ def train(config: BundledConfig, out: Path, ptbxl: Path | None, seed: int = 0) -
     deviation = deviation * scale[:, None]
     extractor = train_extractor(extractor, mean, cohort, config.extractor, out / "extractor.pt")
     bases = base_vectors(extractor, mean, cohort)
-    denoiser = train_denoiser(denoiser, (mean, deviation), bases, cohort, config.denoiser, out / "denoiser.pt")
+    denoiser = train_denoiser(
+        denoiser, (mean, deviation), bases, cohort, config.denoiser, out / "denoiser.pt", snr_gamma=config.snr_gamma
+    )
     return {"encoder": encoder, "decoder": decoder, "extractor": extractor, "denoiser": denoiser}
 
 
