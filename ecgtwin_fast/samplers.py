@@ -181,15 +181,15 @@ def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0) -> Schedule:
 SCHEDULES = {"ddpm": ddpm_schedule, "ddim": ddim_schedule, "dpmpp": dpm_solver_pp_schedule}
 
 
-def schedule(name: str, steps: int) -> Schedule:
-    """The schedule of sampler "ddpm", "ddim" (eta 0) or "dpmpp" with its defaults.
+def schedule(name: str, steps: int, clip_sample_range: float = 1.0) -> Schedule:
+    """The schedule of sampler "ddpm", "ddim" (eta 0) or "dpmpp" with its defaults; dpmpp does not clip.
 
     Raises:
         SamplerError: unknown name, or steps outside 1..1000.
     """
     if name not in SCHEDULES:
         raise SamplerError(f"unknown sampler {name!r}; known: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](steps)
+    return SCHEDULES[name](steps) if name == "dpmpp" else SCHEDULES[name](steps, clip=clip_sample_range)
 
 
 def step(

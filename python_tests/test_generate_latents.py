@@ -211,3 +211,14 @@ def test_a_backend_asked_for_by_name_does_not_fall_back(fake, denoiser, conditio
     fake("no accelerator", "too old")
     with pytest.raises(BackendError, match="backend 'fake' cannot run: no accelerator; too old"):
         generate_latents(denoiser, **conditions, steps=1, backend="fake")
+
+
+def test_clipping_samplers_clip_at_the_denoisers_own_range():
+    def overshooting(x, t, *conditions):
+        return -100 * torch.ones_like(x)
+
+    text, patient, base = torch.zeros(1, 1, 768), torch.zeros(1, 3), torch.zeros(1, 256)
+    for limit in (1.0, 6.0):
+        overshooting.clip_sample_range = limit
+        made = generate_latents(overshooting, text, None, patient, base, sampler="ddpm", steps=5).latents
+        torch.testing.assert_close(made, torch.full_like(made, limit))

@@ -44,7 +44,8 @@ def generate_latents(
 
     Args:
         denoiser: predicts the noise, e.g. `models.create("dit")`, in eval mode; its attributes `channels` and
-            `length` are C and L (4 and 128 where it has none). Conditions are moved to its device.
+            `length` are C and L (4 and 128 where it has none), `clip_sample_range` is the limit of the clipping
+            samplers (1). Conditions are moved to its device.
         text_embed: one token a statement (B, T, width). text_mask: (B, T), zeros mark padding, or None.
         patient: normalised heart rate, age and sex (B, 3). base_vector: (B, width).
         sampler: "ddpm", "ddim" or "dpmpp", with the defaults of `ecgtwin_fast.samplers`. steps: 1..1000.
@@ -66,7 +67,7 @@ def generate_latents(
         text_mask=text_mask,
         patient=patient,
         base_vector=base_vector,
-        schedule=schedule(sampler, steps),
+        schedule=schedule(sampler, steps, getattr(denoiser, "clip_sample_range", 1.0)),
         seed=seed,
         first_index=first_index,
         x_init=x_init,

@@ -141,6 +141,7 @@ class DiT(nn.Module):
         text_width: width of a statement's embedding. patient_width: numbers in the patient vector.
         base_width: width of the base vector. max_tokens: most statements in a report.
         time_width: width of the timestep sinusoid.
+        clip_sample_range: largest value of a clean latent, at which the clipping samplers clip their prediction of it.
     """
 
     def __init__(
@@ -156,9 +157,11 @@ class DiT(nn.Module):
         base_width: int = 256,
         max_tokens: int = 25,
         time_width: int = 256,
+        clip_sample_range: float = 1.0,
     ):
         super().__init__()
         self.channels, self.length = channels, length
+        self.clip_sample_range = clip_sample_range
         self.text_width, self.base_width = text_width, base_width
         self.x_embedder = nn.Linear(channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, time_width)

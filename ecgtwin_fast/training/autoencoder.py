@@ -13,8 +13,8 @@ from ..models.vae import LATENT_SCALE, Decoder, Encoder
 from .cohort import Cohort
 from .loop import LoopConfig, fit
 
-LATENT_STD = 0.25
-"""Standard deviation of the scaled latents after `standardise`: 99.9 % then lie within the +-1 where DDPM clips."""
+LATENT_STD = 1.0
+"""Standard deviation of the scaled latents after `standardise`; smaller ones waste the noisier timesteps."""
 
 
 class Autoencoder(nn.Module):

@@ -33,13 +33,15 @@ class BundledConfig:
     extractor_sizes: dict = field(
         default_factory=lambda: {"hidden": 128, "layers": 2, "heads": 4, "feed_forward": 512, "float_mask": False}
     )
-    denoiser_sizes: dict = field(default_factory=lambda: {"hidden": 128, "depth": 6, "heads": 4, "base_width": 128})
+    denoiser_sizes: dict = field(
+        default_factory=lambda: {"hidden": 128, "depth": 6, "heads": 4, "base_width": 128, "clip_sample_range": 6.0}
+    )
     autoencoder: LoopConfig = LoopConfig(
         steps=4200, batch=32, learning_rate=1e-3, final_learning_rate=2e-5, weight_decay=1e-4, ema=0.998, clip=100.0
     )
     extractor: LoopConfig = LoopConfig(steps=400, batch=160, learning_rate=1e-3, weight_decay=1e-3)
     denoiser: LoopConfig = LoopConfig(
-        steps=10_000,
+        steps=8_000,
         batch=32,
         learning_rate=1e-3,
         final_learning_rate=2e-5,
@@ -49,6 +51,7 @@ class BundledConfig:
         clip=500.0,
     )
     snr_gamma: float = 1.0
+    focus: tuple[int, int] = (50, 700)
 
 
 SMOKE = BundledConfig(
@@ -83,7 +86,14 @@ def train(config: BundledConfig, out: Path, ptbxl: Path | None, seed: int = 0) -
     extractor = train_extractor(extractor, mean, cohort, config.extractor, out / "extractor.pt")
     bases = base_vectors(extractor, mean, cohort)
     denoiser = train_denoiser(
-        denoiser, (mean, deviation), bases, cohort, config.denoiser, out / "denoiser.pt", snr_gamma=config.snr_gamma
+        denoiser,
+        (mean, deviation),
+        bases,
+        cohort,
+        config.denoiser,
+        out / "denoiser.pt",
+        snr_gamma=config.snr_gamma,
+        focus=config.focus,
     )
     return {"encoder": encoder, "decoder": decoder, "extractor": extractor, "denoiser": denoiser}
 
