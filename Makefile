@@ -1,0 +1,66 @@
+# make demo   a patient's ECG beside generated twins, in out/        make test   every test
+# Both make .venv, install into it, and run. Needed: Python 3.11 or newer with venv, a C++17 compiler, make.
+#
+# Variables: COUNT (twins of the demo), ARGS (more options of demo or pytest), OUT, PYTHON (which Python), VENV (where),
+# TORCH (another torch, such as torch==2.11.0; then its dependency pin is not enforced).
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+COUNT ?= 8
+OUT ?= out
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+BUILD_TOOLS := 'setuptools>=77' 'cmake>=3.25' ninja numpy
+SOURCES := setup.py CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test lint cuda-check install clean
+
+demo: install
+	$(BIN)/ecgtwin-fast demo --count $(COUNT) --out $(OUT) $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest python_tests $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+
+# Compiles every CUDA source with nvcc alone; needs neither a GPU nor torch.
+cuda-check:
+	$(PYTHON) csrc/cuda_check.py
+
+install: $(VENV)/built
+
+# Only what changed is compiled again.
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/installed: pyproject.toml | $(VENV)/made
+	@echo "installing into $(VENV); the first time takes some minutes"
+	$(PIP) '$(TORCH)' $(BUILD_TOOLS)
+ifeq ($(TORCH),torch==2.13.0)
+	$(PIP) --no-build-isolation --editable '.[dev]'
+else
+	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*(d for d in p['dependencies'] + p['optional-dependencies']['dev'] if not d.startswith('torch==')), sep='\n')" \
+	  > $(VENV)/requirements.txt
+	$(PIP) '$(TORCH)' --requirement $(VENV)/requirements.txt
+	$(PIP) --no-build-isolation --no-deps --editable .
+endif
+	@touch $@
+
+$(VENV)/made:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; install Python 3.11 or newer, or: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "error: $(PYTHON) lacks venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "error: no C++ compiler; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf .venv build out *.egg-info ecgtwin_fast/_C*.so ecgtwin_fast/_build.json

@@ -1,0 +1,37 @@
+// How an operator names its kernels: one a CPU instruction set, one launcher for CUDA. No torch headers here.
+#pragma once
+
+#include <cstdint>
+
+namespace ecgtwin {
+
+template <typename Args>
+struct Kernel {
+  // By CpuLevel; each does the tasks begin..end. What a task is, the Args say.
+  void (*cpu[3])(const Args& args, int64_t begin, int64_t end);
+  // Launches every task on a CUDA stream and returns the cudaError_t.
+  int (*cuda)(const Args& args, int64_t tasks, void* stream);
+};
+
+}  // namespace ecgtwin
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define ECGTWIN_CPU_KERNELS(NAME) {generic::NAME, avx2::NAME, avx512::NAME}
+#else
+#define ECGTWIN_CPU_KERNELS(NAME) {generic::NAME, nullptr, nullptr}
+#endif
+
+#if defined(ECGTWIN_CUDA)
+#define ECGTWIN_CUDA_KERNEL(NAME) cuda::NAME
+#else
+#define ECGTWIN_CUDA_KERNEL(NAME) nullptr
+#endif
+
+#define ECGTWIN_DECLARE_KERNEL(NAME, ARGS)                    \
+  namespace generic { void NAME(const ARGS&, int64_t, int64_t); } \
+  namespace avx2 { void NAME(const ARGS&, int64_t, int64_t); }    \
+  namespace avx512 { void NAME(const ARGS&, int64_t, int64_t); }  \
+  namespace cuda { int NAME(const ARGS&, int64_t, void*); }
+
+#define ECGTWIN_KERNEL(NAME, ARGS) \
+  ::ecgtwin::Kernel<ARGS> { ECGTWIN_CPU_KERNELS(NAME), ECGTWIN_CUDA_KERNEL(NAME) }

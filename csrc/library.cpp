@@ -1,0 +1,72 @@
+// Every operator's schema in one place, and the Python module _C: facts about the build, no operators.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cpu_level.h"
+
+TORCH_LIBRARY(ecgtwin_fast, m) {
+  const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
+  m.def("modulated_layer_norm(Tensor x, Tensor shift, Tensor scale, float eps=1e-6) -> Tensor", tags);
+  m.def(
+      "modulated_layer_norm_backward(Tensor grad, Tensor x, Tensor scale, float eps) -> (Tensor, Tensor, Tensor)", tags);
+  m.def(
+      "gated_residual(Tensor x, Tensor gate, Tensor y, Tensor shift, Tensor scale, float eps=1e-6) -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "gated_residual_backward(Tensor grad_sum, Tensor grad_norm, Tensor sum, Tensor gate, Tensor y, Tensor scale, "
+      "float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  m.def("rope_embed(Tensor x, Tensor weight, Tensor bias) -> Tensor", tags);
+  m.def("rope_embed_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor, Tensor)", tags);
+  m.def(
+      "sampler_step(Tensor x, Tensor eps, Tensor? x0_prev, Tensor? noise, Tensor coefficients, SymInt seed, "
+      "SymInt first_index, SymInt step) -> (Tensor, Tensor)",
+      tags);
+}
+
+namespace {
+
+const char* const kLevels[] = {"generic", "avx2", "avx512"};
+
+std::vector<std::string> words(const char* text) {
+  std::istringstream stream(text);
+  std::vector<std::string> result;
+  for (std::string word; stream >> word;) result.push_back(word);
+  return result;
+}
+
+std::string set_cpu_level(const std::string& name) {
+  for (int level = 0; level < 3; ++level)
+    if (name == kLevels[level]) {
+      ecgtwin::set_cpu_level(static_cast<ecgtwin::CpuLevel>(level));
+      return kLevels[static_cast<int>(ecgtwin::cpu_level())];
+    }
+  throw pybind11::value_error("the CPU level must be generic, avx2 or avx512, but it is " + name);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Facts about the build of ecgtwin_fast; importing it registers torch.ops.ecgtwin_fast.";
+  m.attr("torch_version") = TORCH_VERSION;
+#if defined(__clang__)
+  m.attr("compiler") = __VERSION__;
+#else
+  m.attr("compiler") = "GCC " __VERSION__;
+#endif
+  m.attr("cpu_variants") = words(ECGTWIN_VARIANTS);
+  m.attr("cuda_architectures") = words(ECGTWIN_ARCHITECTURES);
+  m.attr("cpu_features") = ecgtwin::cpu_features();
+  m.def("cpu_level", [] { return std::string(kLevels[static_cast<int>(ecgtwin::cpu_level())]); },
+        "Instruction set that the CPU kernels use now.");
+  m.def("best_cpu_level", [] { return std::string(kLevels[static_cast<int>(ecgtwin::best_cpu_level())]); },
+        "Best instruction set of this CPU that kernels were built for.");
+  m.def("set_cpu_level", &set_cpu_level, pybind11::arg("level"),
+        "Use this instruction set, or the best the CPU has if that is lower; returns the one now in use.");
+}

@@ -1,0 +1,257 @@
+"""The command `ecgtwin-fast`: generate, demo, import-published, info."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import NOTICE
+from .errors import ECGTwinError
+
+if TYPE_CHECKING:
+    from .data.record import Record
+
+# torch and what needs it load inside the commands, so that --help answers at once.
+
+SAMPLERS = ("dpmpp", "ddim", "ddpm")
+DEMO_ECG_ID = 79
+"""Of PTB-XL's test fold, on which the bundled model was not trained."""
+DEMO_PATIENT = Path(__file__).parent / "data" / "patient" / "patient.hea"
+DEMO_REPORT = "sinus tachycardia"
+DEMO_HEART_RATE = 110.0
+
+_EXAMPLES = f"""\
+examples:
+  A picture and eight twins in out/, from a real or a simulated patient:
+    ecgtwin-fast demo --out out
+
+  The patient of a WFDB record, as if in rapid atrial fibrillation:
+    ecgtwin-fast generate --reference 00001_hr.hea \\
+        --report "atrial fibrillation|rapid ventricular response" --heart-rate 120 --out out
+
+{NOTICE}
+"""
+_GENERATE_EXAMPLES = f"""\
+examples:
+  Age and sex come from the record where it states them, else give them:
+    ecgtwin-fast generate --reference ecg.csv --report "sinus bradycardia" --heart-rate 48 \\
+        --age 71 --sex F --count 8 --seed 7 --out out
+
+  Many records, a slower and finer sampler, another model:
+    ecgtwin-fast generate --reference patient.hea --report "left bundle branch block" \\
+        --count 500 --sampler ddpm --steps 1000 --model path/to/model --out out
+
+The reference has 12 leads, or V1..V6 and two limb leads, and at least 10 s. It may be a WFDB record
+(.hea, .dat or their stem), a CSV file with a header of lead names (mV) and a column time (s), or a .npz
+file with signal, sampling_rate and leads.
+
+out/ then holds twin_000.hea and .dat and so on (WFDB), twins.png (the reference above its first twins, on
+ECG paper) and twins.json (all that was done).
+{NOTICE}
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 2 for input that cannot be used, 130 when interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except (ECGTwinError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ecgtwin-fast",
+        description="Generate a patient's 12-lead ECG under another condition (ECGTwin, arXiv 2508.02720).",
+        epilog=_EXAMPLES,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    generate = commands.add_parser(
+        "generate",
+        help="twins of a reference ECG under a condition that you name",
+        description="Generate twins of a reference ECG: the same patient under another condition.",
+        epilog=_GENERATE_EXAMPLES,
+    )
+    generate.set_defaults(run=_generate)
+    generate.add_argument("--reference", type=Path, required=True, metavar="PATH", help="the patient's own ECG")
+    generate.add_argument("--report", required=True, metavar="TEXT", help="what the twins show; '|' parts statements")
+    own = "(default: the reference's)"
+    generate.add_argument("--heart-rate", type=float, metavar="BPM", help=f"20..300 {own}")
+    generate.add_argument("--age", type=float, metavar="YEARS", help=f"0..120 {own}")
+    generate.add_argument("--sex", choices=("F", "M"), help=own)
+    _sampling_options(generate)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the shortest way to a picture",
+        description=f"Twins of one patient in {DEMO_REPORT} at {DEMO_HEART_RATE:g} bpm. The patient is a real PTB-XL "
+        "record where ECGTWIN_PTBXL (default ../shared/ecg/ptb-xl) is a folder of PTB-XL, else a simulated one.",
+        epilog=NOTICE,
+    )
+    demo.set_defaults(run=_demo)
+    _sampling_options(demo)
+
+    published = commands.add_parser(
+        "import-published",
+        help="turn the published .pth files into a model directory",
+        description="Turn the published ECGTwin checkpoints into a model directory for --model. Parameter names stay; "
+        "no code in the files is run.",
+        epilog="example:\n  ecgtwin-fast import-published --vae vae_model.pth --extractor ibe_model.pth \\\n"
+        "      --denoiser ECGTwin_DiT.pth --config DiT_ECGTwin.yaml ecgtwin-published\n",
+    )
+    published.set_defaults(run=_import_published)
+    published.add_argument("--vae", type=Path, required=True, metavar="F", help="autoencoder: encoder and decoder")
+    published.add_argument("--extractor", type=Path, required=True, metavar="F", help="Individual Base Extractor")
+    published.add_argument("--denoiser", type=Path, required=True, metavar="F", help="diffusion transformer")
+    published.add_argument(
+        "--config", type=Path, action="append", default=[], metavar="YAML", help="published configuration, for sizes"
+    )
+    published.add_argument("out", type=Path, metavar="OUT", help="model directory to write")
+
+    info = commands.add_parser("info", help="versions, CPU features and the status of every operator")
+    info.set_defaults(run=_info)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Keeps the line breaks of epilogs; subcommands inherit it."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+
+def _sampling_options(parser: argparse.ArgumentParser) -> None:
+    default = "(default %(default)s)"
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the twins")
+    parser.add_argument("--count", type=_integer(1), default=8, metavar="N", help=f"number of twins {default}")
+    parser.add_argument("--model", default="bundled", help=f"bundled, a model directory or a hub id {default}")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=f"{default}")
+    parser.add_argument("--steps", type=_integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
+    parser.add_argument(
+        "--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"
+    )
+    parser.add_argument(
+        "--first-index", type=_integer(0, 2**62), default=0, metavar="N",
+        help=f"number of the first twin: 8 goes on after a run of 8 {default}",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=_integer(1), default=32, metavar="N", help=f"twins at a time {default}")
+    parser.add_argument("--backend", default="auto", help=f"auto takes the fastest that can run {default}")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    limits = f"at least {low}" if high is None else f"{low}..{high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, expected {limits}") from None
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{value} is out of range, expected {limits}")
+        return value
+
+    return parse
+
+
+def _generate(given: argparse.Namespace) -> None:
+    from .data.record import read_record
+
+    reference = read_record(given.reference)
+    _make_twins(given, reference, given.report, given.heart_rate, given.age, given.sex)
+
+
+def _demo(given: argparse.Namespace) -> None:
+    from .data.ptbxl import PTBXL, ptbxl_root
+    from .data.record import read_record
+
+    root = ptbxl_root()
+    if root is None:
+        print("patient    simulated, shipped with the package (set ECGTWIN_PTBXL to a folder of PTB-XL for a real one)")
+        reference = read_record(DEMO_PATIENT, source="simulated patient of ecgtwin_fast")
+    else:
+        print(f"patient    real, from {root}")
+        reference = PTBXL(root).record(DEMO_ECG_ID)
+    _make_twins(given, reference, DEMO_REPORT, DEMO_HEART_RATE, None, None)
+
+
+def _make_twins(
+    given: argparse.Namespace,
+    reference: Record,
+    report: str,
+    heart_rate: float | None,
+    age: float | None,
+    sex: str | None,
+) -> None:
+    from tqdm import tqdm
+
+    from .data.preprocess import prepare
+    from .generate import Condition, ECGTwin
+    from .staging import check_folder
+    from .twin_folder import PICTURE, SUMMARY, write_twins
+
+    # Everything that can be wrong with the input is found before the model works.
+    check_folder(given.out)
+    prepared = prepare(reference)
+    condition = Condition.from_reference(prepared, report, heart_rate, age, sex)
+    model = ECGTwin.from_pretrained(given.model, given.device)
+    print(f"reference  {_described(prepared)}; {reference.sampling_rate:g} Hz")
+    print(f"condition  {condition.report}, {condition.heart_rate:.0f} bpm, {condition.age:g} years, {condition.sex}")
+    base_vector = model.base_vector(prepared)
+    with tqdm(desc="sampling", unit="step") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        generation = model.sample(
+            base_vector,
+            condition,
+            count=given.count,
+            sampler=given.sampler,
+            steps=given.steps,
+            seed=given.seed,
+            first_index=given.first_index,
+            batch_size=given.batch_size,
+            backend=given.backend,
+            progress=progress,
+        )
+    summary = write_twins(given.out, prepared, generation)
+    speed = f"{given.count} records in {generation.seconds:.2f} s, {summary['records_per_second']:.2f} records/s"
+    print(f"model      {generation.model}, {given.sampler} with {given.steps} steps, seed {given.seed}")
+    print(f"backend    {generation.backend} on {generation.device}: {speed}")
+    first, last = (summary["twins"][end]["files"][0] for end in (0, -1))
+    measured = summary["median_measured_heart_rate"]
+    rate = "not measurable" if measured is None else f"{measured:.0f} bpm, median over the twins"
+    print(f"heart rate {rate} (XQRS)")
+    print(f"wrote      {given.out / PICTURE}, {given.out / SUMMARY}, {given.out / first} .. {last}")
+    print(NOTICE)
+
+
+def _described(record: Record) -> str:
+    known = [record.source, record.report and record.report.replace("|", ", ")]
+    known += [f"{record.heart_rate:.0f} bpm", f"{record.age:g} years" if record.age is not None else None, record.sex]
+    return ", ".join(text for text in known if text)
+
+
+def _import_published(given: argparse.Namespace) -> None:
+    from .published import import_published
+
+    config = import_published(given.vae, given.extractor, given.denoiser, given.out, given.config)
+    print(f"wrote      {given.out}: text encoder {config.text_encoder}, {config.text_width} wide")
+
+
+def _info(given: argparse.Namespace) -> None:
+    from .info import report
+
+    print(report())

@@ -1,0 +1,247 @@
+"""Twins of a patient's ECG under another condition: the whole way from a record to generated records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data.condition import patient_vector, split_report
+from .data.leads import MODEL_LEADS
+from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
+from .data.record import Record
+from .data.text import TextEncoder, text_encoder
+from .engine.latents import generate_latents
+from .errors import BackendError, ConditionError, ECGTwinError
+from .pretrained import ModelConfig, find_model, read_model, write_model
+from .samplers import Progress
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a twin's ECG shall show: report (statements joined by "|"), heart_rate in bpm (20..300), age in years
+    (0..120), sex "F" or "M". Raises ConditionError for a missing value or one outside its range."""
+
+    report: str
+    heart_rate: float
+    age: float
+    sex: str
+
+    def __post_init__(self) -> None:
+        split_report(self.report)
+        self.patient_vector()
+
+    def patient_vector(self) -> np.ndarray:
+        """float32 (3,), as the networks take it."""
+        return patient_vector(self.heart_rate, self.age, self.sex)
+
+    @classmethod
+    def from_reference(
+        cls,
+        reference: Record,
+        report: str,
+        heart_rate: float | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+    ) -> Condition:
+        """The reference's heart rate, age and sex stand in where None is given."""
+        given = {"heart_rate": heart_rate, "age": age, "sex": sex}
+        values = {name: getattr(reference, name) if value is None else value for name, value in given.items()}
+        missing = [name.replace("_", " ") for name, value in values.items() if value is None]
+        if missing:
+            raise ConditionError(f"{reference.name} states no {', '.join(missing)}: give them")
+        return cls(report, **values)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One run of `ECGTwin.sample`: its records, all that repeats it, the backend that served it, and its time."""
+
+    records: list[Record]
+    condition: Condition
+    model: str
+    sampler: str
+    steps: int
+    seed: int
+    first_index: int
+    backend: str
+    device: str
+    seconds: float
+
+
+class ECGTwin:
+    """A pretrained ECGTwin (arXiv 2508.02720): autoencoder, Individual Base Extractor, denoiser and text encoder.
+
+    Generated ECGs are synthetic and not for diagnosis.
+
+    Args:
+        config: sizes and text encoder. networks: encoder, decoder, extractor and denoiser. name: what records call
+            the model. card: text of its model card. device: for all networks; None takes CUDA where torch has it,
+            else the CPU.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        networks: Mapping[str, nn.Module],
+        name: str = "model",
+        card: str = "",
+        device: str | torch.device | None = None,
+    ):
+        self.config, self.name, self.card = config, name, card
+        self.device = _device(device)
+        self.networks = {role: network.to(self.device).eval() for role, network in networks.items()}
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path = "bundled", device: str | torch.device | None = None) -> ECGTwin:
+        """Load a model directory, a Hugging Face hub id 'organisation/name', or "bundled", the package's own.
+
+        Raises CheckpointError or TextEncoderError naming the file and the first parameter that does not fit.
+        """
+        config, networks, card = read_model(find_model(model))
+        return cls(config, networks, str(model), card, device)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a model directory that `from_pretrained` reads. dtype: float type to store, float32 if None."""
+        states = {role: network.state_dict() for role, network in self.networks.items()}
+        write_model(folder, self.config, states, self.card, dtype)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """Made on first use: other encoders than 'hash' load weights of their own."""
+        return text_encoder(self.config.text_encoder, self.config.text_width)
+
+    @torch.no_grad()
+    def base_vector(self, record: Record) -> Tensor:
+        """The base vector (256,) (the extractor's width) of a record: what stays of the patient in any condition.
+
+        The record is prepared (`data.preprocess.prepare`), encoded to the mean of its latent without noise, so that the
+        result is deterministic, and seen under its own report, heart rate, age and sex. A record that lacks report,
+        age or sex is seen under the extractor's learned class-free token instead.
+        """
+        record = prepare(record)
+        signal = torch.from_numpy(record.signal)[None].to(self.device)
+        channels = self.networks["denoiser"].channels
+        no_noise = torch.zeros(1, channels, SAMPLES // 8, device=self.device)
+        latent, _, _ = self.networks["encoder"](signal, no_noise)
+        text = patient = None
+        if None not in (record.report, record.age, record.sex):
+            own = Condition(record.report, record.heart_rate, record.age, record.sex)
+            text, patient = self._tokens(own)
+        return self.networks["extractor"].extract_features(latent.transpose(1, 2), text, None, patient)[0]
+
+    def generate(
+        self,
+        record: Record,
+        report: str,
+        heart_rate: float | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+        **sampling,
+    ) -> list[Record]:
+        """Twins of a record: the same patient under another condition.
+
+        Args:
+            record: the patient's own ECG; 12 leads or those from which they derive, at least 10 s.
+            report: statements joined by "|", as in "atrial fibrillation|rapid ventricular response".
+            heart_rate, age, sex: bpm, years, "F" or "M"; the record's own where None.
+            sampling: count=8, sampler="dpmpp", steps=25, seed=0 and the other keyword arguments of `sample`.
+
+        Returns:
+            Records of 1024 samples at 102.4 Hz in mV, leads in the order of MODEL_LEADS, carrying their condition.
+
+        Raises:
+            RecordError, LeadError: the record cannot be used. ConditionError: a condition is missing or out of range.
+            BackendError: a backend asked for by name cannot run.
+        """
+        record = prepare(record)
+        condition = Condition.from_reference(record, report, heart_rate, age, sex)
+        return self.sample(self.base_vector(record), condition, **sampling).records
+
+    @torch.no_grad()
+    def sample(
+        self,
+        base_vector: Tensor,
+        condition: Condition,
+        *,
+        count: int = 8,
+        sampler: str = "dpmpp",
+        steps: int = 25,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 32,
+        backend: str = "auto",
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Generate `count` records under one base vector and condition.
+
+        Noise is keyed by (seed, record index, step): record i has the index first_index + i and is the same, up to
+        rounding, whatever `count` and `batch_size` are.
+
+        Args:
+            base_vector: (256,), from `base_vector`. sampler: "ddpm", "ddim" or "dpmpp". steps: 1..1000.
+            seed: 0..2^64-1. backend: a backend's name, or "auto". progress: called as progress(done, total) after
+            each step of each batch.
+        """
+        _at_least_one("count", count)
+        _at_least_one("batch_size", batch_size)
+        text, patient = self._tokens(condition)
+        limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
+        if text.shape[1] > limit:
+            raise ConditionError(f"the report has {text.shape[1]} statements; model {self.name} takes {limit} at most")
+        total = steps * -(-count // batch_size)
+        signals = []
+        began = time.perf_counter()
+        for batch, start in enumerate(range(0, count, batch_size)):
+            size = min(batch_size, count - start)
+            latents, served_by = generate_latents(
+                self.networks["denoiser"],
+                text.expand(size, -1, -1),
+                None,
+                patient.expand(size, -1),
+                base_vector.to(self.device).expand(size, -1),
+                sampler=sampler,
+                steps=steps,
+                seed=seed,
+                first_index=first_index + start,
+                backend=backend,
+                progress=progress and (lambda done, _, before=batch * steps: progress(before + done, total)),
+            )
+            signals.append(self.networks["decoder"](latents).cpu().numpy())
+        seconds = time.perf_counter() - began
+        records = [
+            Record(
+                signal, SAMPLING_RATE, MODEL_LEADS, condition.age, condition.sex, condition.report,
+                condition.heart_rate, f"ECGTwin {self.name} seed {seed} index {index}",
+            )
+            for index, signal in enumerate(np.concatenate(signals), start=first_index)
+        ]  # fmt: skip
+        return Generation(
+            records, condition, self.name, sampler, steps, seed, first_index, served_by, str(self.device), seconds
+        )
+
+    def _tokens(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Statement embeddings (1, T, width) and patient vector (1, 3) on the device."""
+        statements = split_report(condition.report)
+        text = torch.from_numpy(self.text_encoder.encode(statements))[None]
+        return text.to(self.device), torch.from_numpy(condition.patient_vector())[None].to(self.device)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ECGTwinError(f"{name} is {value}, expected at least 1")

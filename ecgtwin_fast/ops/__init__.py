@@ -1,0 +1,21 @@
+"""Operators: each has a definition in PyTorch, a compiled kernel for the CPU, and one for CUDA where it is built."""
+
+from __future__ import annotations
+
+from . import gated_residual as _gated_residual
+from . import modulated_layer_norm as _modulated_layer_norm
+from . import rope_embed as _rope_embed
+from . import sampler_step as _sampler_step
+
+OPERATORS = {
+    module.OPERATOR.name: module.OPERATOR
+    for module in (_modulated_layer_norm, _gated_residual, _rope_embed, _sampler_step)
+}
+"""Every operator by name."""
+
+modulated_layer_norm = _modulated_layer_norm.modulated_layer_norm
+gated_residual = _gated_residual.gated_residual
+rope_embed = _rope_embed.rope_embed
+sampler_step = _sampler_step.sampler_step
+
+__all__ = ["OPERATORS", "gated_residual", "modulated_layer_norm", "rope_embed", "sampler_step"]
