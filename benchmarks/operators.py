@@ -86,11 +86,12 @@ def seconds_per_call(function: Callable[[], object], calls: int, device: str) ->
 
 
 def measure(functions: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds per call of each contender in each round; a round takes each in turn for about 20 ms."""
+    """Seconds per call of each contender in each round; a round takes each in turn, too briefly to be
+    interrupted often on a busy machine (about 3 ms)."""
     calls = {}
     for name, function in functions.items():
         seconds_per_call(function, 3, device)
-        calls[name] = max(1, int(0.02 / seconds_per_call(function, 3, device)))
+        calls[name] = max(1, int(0.003 / seconds_per_call(function, 3, device)))
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -138,7 +139,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--mode", nargs="+", choices=["infer", "train"], default=["infer", "train"])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile of the reference")
     parser.add_argument("--csv", type=Path, help="write p20, p50 and p80 with device, versions and commit")

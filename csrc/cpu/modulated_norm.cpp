@@ -6,23 +6,34 @@
 namespace ecgtwin::ECGTWIN_VARIANT {
 namespace {
 
+// Rows up to this width are widened to the compute type once, wider ones at each pass.
+constexpr int64_t kBuffered = 1024;
+
 template <typename C>
 struct Moments {
   C mean, rstd;
 };
 
+// The sum of value(0) .. value(width - 1) in two halves at once, so that no addition waits for the one before.
+template <typename C, typename Value>
+inline __attribute__((always_inline)) C sum_of(int64_t width, Value value) {
+  const int64_t half = width / 2;
+  C front = width % 2 ? value(width - 1) : C(0), back = 0;
+#pragma omp simd reduction(+ : front, back)
+  for (int64_t i = 0; i < half; ++i) {
+    front += value(i);
+    back += value(half + i);
+  }
+  return front + back;
+}
+
 template <typename C, typename Value>
 inline __attribute__((always_inline)) Moments<C> moments(int64_t width, double eps, Value value) {
-  C total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < width; ++i) total += value(i);
-  const C mean = total / C(width);
-  C squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < width; ++i) {
+  const C mean = sum_of<C>(width, value) / C(width);
+  const C squares = sum_of<C>(width, [=](int64_t i) __attribute__((always_inline)) -> C {
     const C centred = value(i) - mean;
-    squares += centred * centred;
-  }
+    return centred * centred;
+  });
   return {mean, C(1) / C(sqrt(squares / C(width) + C(eps)))};
 }
 
@@ -38,19 +49,31 @@ void forward(const NormArgs& a, int64_t begin, int64_t end) {
     const T* shift = static_cast<const T*>(a.shift) + record * a.shift_stride;
     const T* scale = static_cast<const T*>(a.scale) + record * a.scale_stride;
     T* out = static_cast<T*>(a.out) + row * width;
+    T* sum = residual ? static_cast<T*>(a.sum) + row * width : nullptr;
     auto value = [=](int64_t i) __attribute__((always_inline)) -> C {
       if constexpr (residual) return load(x[i]) + load(gate[i]) * load(y[i]);
       else return load(x[i]);
     };
-    if constexpr (residual) {
-      T* sum = static_cast<T*>(a.sum) + row * width;
+    auto finish = [=](auto element) __attribute__((always_inline)) {
+      const Moments<C> m = moments<C>(width, a.eps, element);
 #pragma omp simd
-      for (int64_t i = 0; i < width; ++i) store(sum + i, value(i));
+      for (int64_t i = 0; i < width; ++i)
+        store(out + i, modulated<C>(element(i), m.mean, m.rstd, load(shift[i]), load(scale[i])));
+    };
+    constexpr bool stored_as_computed = !residual && sizeof(T) == sizeof(C);
+    if (!stored_as_computed && width <= kBuffered) {
+      C buffer[kBuffered];
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) {
+        buffer[i] = value(i);
+        if constexpr (residual) store(sum + i, buffer[i]);
+      }
+      finish([&](int64_t i) __attribute__((always_inline)) -> C { return buffer[i]; });
+    } else {
+      if constexpr (residual)
+        for (int64_t i = 0; i < width; ++i) store(sum + i, value(i));
+      finish(value);
     }
-    const Moments<C> m = moments<C>(width, a.eps, value);
-#pragma omp simd
-    for (int64_t i = 0; i < width; ++i)
-      store(out + i, modulated<C>(value(i), m.mean, m.rstd, load(shift[i]), load(scale[i])));
   }
 }
 
