@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ class CMakeBuild(build_ext):
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = ROOT / "build" / f"{sys.implementation.cache_tag}-torch-{torch.__version__}"
         settings = [f"-DECGTWIN_PYTHON={sys.executable}", f"-DECGTWIN_OUTPUT={output}"]
+        # CMake remembers the ninja of its first run, which may have been in an environment that is gone.
+        ninja = shutil.which("ninja", path=self._path())
+        settings += [f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         self._run("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), *settings)
         self._run("cmake", "--build", str(build))
 
@@ -31,11 +35,14 @@ class CMakeBuild(build_ext):
         self.copy_file(str(facts), str(ROOT / "ecgtwin_fast" / "_build.json"))
 
     @staticmethod
+    def _path() -> str:
+        """The environment's own cmake and ninja come first, whether or not the environment is activated."""
+        return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+    @staticmethod
     def _run(*command: str) -> None:
-        # The environment's own cmake and ninja come first, whether or not the environment is activated.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         try:
-            subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+            subprocess.run(command, check=True, env={**os.environ, "PATH": CMakeBuild._path()})
         except FileNotFoundError:
             raise SystemExit(
                 "cmake was not found; pip install 'cmake>=3.25' ninja 'setuptools>=77'"
