@@ -11,7 +11,7 @@ CpuLevel best_cpu_level() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    return CpuLevel::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? CpuLevel::avx512bf16 : CpuLevel::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return CpuLevel::avx2;
 #endif
   return CpuLevel::generic;
@@ -25,6 +25,7 @@ CpuLevel initial_level() {
   if (cap == nullptr) return best;
   if (std::string(cap) == "generic") return CpuLevel::generic;
   if (std::string(cap) == "avx2") return std::min(best, CpuLevel::avx2);
+  if (std::string(cap) == "avx512") return std::min(best, CpuLevel::avx512);
   return best;
 }
 

@@ -6,7 +6,8 @@
 
 namespace ecgtwin {
 
-enum class CpuLevel : int { generic, avx2, avx512 };
+enum class CpuLevel : int { generic, avx2, avx512, avx512bf16 };
+constexpr int kCpuLevels = 4;
 
 // The best level that this CPU has, or the lower one set by ECGTWIN_CPU or set_cpu_level.
 CpuLevel cpu_level();

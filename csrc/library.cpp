@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu_level.h"
+#include "product_layout.h"
 
 TORCH_LIBRARY(ecgtwin_fast, m) {
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
@@ -28,11 +29,16 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
       "sampler_step(Tensor x, Tensor eps, Tensor? x0_prev, Tensor? noise, Tensor coefficients, SymInt seed, "
       "SymInt first_index, SymInt step) -> (Tensor, Tensor)",
       tags);
+  m.def(
+      "cpu_denoise(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] values, Tensor[] bias, "
+      "Tensor condition_of, Tensor time, Tensor base, Tensor base_of, Tensor? x_init, Tensor? noise, "
+      "Tensor coefficients, int heads, int ratio, int length, bool bfloat16, int seed, int first_index, int threads, "
+      "Tensor(a!) status) -> Tensor");
 }
 
 namespace {
 
-const char* const kLevels[] = {"generic", "avx2", "avx512"};
+const char* const kLevels[] = {"generic", "avx2", "avx512", "avx512bf16"};
 
 std::vector<std::string> words(const char* text) {
   std::istringstream stream(text);
@@ -42,12 +48,12 @@ std::vector<std::string> words(const char* text) {
 }
 
 std::string set_cpu_level(const std::string& name) {
-  for (int level = 0; level < 3; ++level)
+  for (int level = 0; level < ecgtwin::kCpuLevels; ++level)
     if (name == kLevels[level]) {
       ecgtwin::set_cpu_level(static_cast<ecgtwin::CpuLevel>(level));
       return kLevels[static_cast<int>(ecgtwin::cpu_level())];
     }
-  throw pybind11::value_error("the CPU level must be generic, avx2 or avx512, but it is " + name);
+  throw pybind11::value_error("the CPU level must be generic, avx2, avx512 or avx512bf16, but it is " + name);
 }
 
 }  // namespace
@@ -67,6 +73,14 @@ PYBIND11_MODULE(_C, m) {
         "Instruction set that the CPU kernels use now.");
   m.def("best_cpu_level", [] { return std::string(kLevels[static_cast<int>(ecgtwin::best_cpu_level())]); },
         "Best instruction set of this CPU that kernels were built for.");
+  m.def(
+      "product_layout",
+      [](bool bfloat16) {
+        const auto layout = ecgtwin::product_layout(ecgtwin::cpu_level(), bfloat16);
+        return std::vector<int64_t>{layout.rows, layout.pack, layout.tile};
+      },
+      pybind11::arg("bfloat16"),
+      "(rows, pack, tile) of packed matrices at the level now in use (csrc/product_layout.h); rows 0: no kernels.");
   m.def("set_cpu_level", &set_cpu_level, pybind11::arg("level"),
         "Use this instruction set, or the best the CPU has if that is lower; returns the one now in use.");
 }

@@ -1,33 +1,12 @@
 // CPU kernel of the sampler step, with the noise drawn on the spot.
 #include "sampler_step.h"
 
+#include "cpu/noise.h"
+
 namespace ecgtwin::ECGTWIN_VARIANT {
 namespace {
 
 constexpr int64_t kCounters = kBlockElements / kNormalsPerCounter;
-
-// kBlockElements normals of one record, from the counters first_counter, first_counter + 1, ...
-void draw(const SamplerArgs& a, uint64_t record, uint32_t first_counter, float* noise) {
-  uint32_t words[4][kCounters];
-#pragma omp simd
-  for (int64_t i = 0; i < kCounters; ++i) {
-    const Random4 random = philox(first_counter + static_cast<uint32_t>(i), a.step, record, a.seed);
-    words[0][i] = random.r0;
-    words[1][i] = random.r1;
-    words[2][i] = random.r2;
-    words[3][i] = random.r3;
-  }
-  float normals[4][kCounters];
-  for (int64_t pair = 0; pair < 4; pair += 2) {
-#pragma omp simd
-    for (int64_t i = 0; i < kCounters; ++i) {
-      const Normal2 normal = normal_pair(words[pair][i], words[pair + 1][i]);
-      normals[pair][i] = normal.cosine;
-      normals[pair + 1][i] = normal.sine;
-    }
-  }
-  for (int64_t i = 0; i < kBlockElements; ++i) noise[i] = normals[i % 4][i / 4];
-}
 
 template <typename T>
 void step(const SamplerArgs& a, int64_t begin, int64_t end) {
@@ -46,7 +25,8 @@ void step(const SamplerArgs& a, int64_t begin, int64_t end) {
 
     float drawn[kBlockElements] = {};
     if (!given && k.k_noise != C(0))
-      draw(a, a.first_index + static_cast<uint64_t>(record), static_cast<uint32_t>(block * kCounters), drawn);
+      draw_normals<kCounters>(a.seed, a.first_index + static_cast<uint64_t>(record), a.step,
+                              static_cast<uint32_t>(block * kCounters), drawn);
     C noise[kBlockElements], prior[kBlockElements];
     for (int64_t i = 0; i < size; ++i) {
       noise[i] = given ? load(given[i]) : C(drawn[i]);

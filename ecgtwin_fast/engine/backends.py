@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import BackendError
 from ..samplers import sample
+from .cpu import Cpu
 from .request import Request
 
 
@@ -67,7 +68,7 @@ class Reference:
             )
 
 
-BACKENDS: list[Backend] = [Reference()]
+BACKENDS: list[Backend] = [Cpu(), Reference()]
 
 
 @functools.cache

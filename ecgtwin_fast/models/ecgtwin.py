@@ -20,13 +20,17 @@ def rotate_half(x: Tensor) -> Tensor:
     return torch.cat([-second, first], dim=-1)
 
 
+def rotary_tables(length: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (length, width / 2) of the rotary encoding's angles at positions 0..length-1."""
+    frequency = 10000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
 def rotary(x: Tensor) -> Tensor:
     """Rotary position encoding of an embedding (B, L, D) itself: x cos + rotate_half(x) sin, positions 0..L-1."""
-    length, width = x.shape[-2:]
-    frequency = 10000.0 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
-    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * frequency
-    angle = torch.cat([angle, angle], dim=-1)
-    return x * angle.cos().to(x.dtype) + rotate_half(x) * angle.sin().to(x.dtype)
+    cosine, sine = (torch.cat([table, table], dim=-1).to(x.dtype) for table in rotary_tables(*x.shape[-2:], x.device))
+    return x * cosine + rotate_half(x) * sine
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

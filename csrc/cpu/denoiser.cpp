@@ -1,0 +1,174 @@
+// CPU kernel of whole reverse diffusions: a thread, or a team of them, takes one record through all steps.
+#include "denoiser.h"
+
+#if defined(__AVX2__)
+
+#include "cpu/noise.h"
+#include "cpu/transformer.h"
+
+namespace ecgtwin::ECGTWIN_VARIANT {
+namespace {
+
+constexpr uint32_t kInitialStep = 0xFFFFFFFF;
+
+// Denormals cost time and carry nothing here.
+class FlushDenormals {
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+};
+
+// Fills the table for the steps chunk * tile and on, each member its share: linear(SiLU(time + base)).
+template <class T>
+void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t chunk) {
+  const Transformer& net = a.net;
+  const int64_t first = chunk * T::tile, count = a.steps - first < T::tile ? a.steps - first : T::tile;
+  const int64_t pairs = net.width / T::pack;
+  const Range couples = share_of(net.width / 2, member, team.team.size);
+  for (int64_t c = 2 * couples.begin; c < 2 * couples.end; c += 2) {
+    alignas(64) float sums[2][T::tile] = {};
+    for (int64_t i = 0; i < 2; ++i)
+      for (int64_t step = 0; step < count; ++step)
+        sums[i][step] = a.time[(first + step) * net.width + c + i] + a.base[base * net.width + c + i];
+    Block<T, 2> value;
+    ECGTWIN_EACH(2) value[i][j] = silu<T::exact>(load_aligned(sums[i] + j * kLanes));
+    store_panel<T, 2>(team.table.panel, T::tile, c, value);
+  }
+  meet(team.team);
+  const Range strips = share_of(net.modulations() / T::rows, member, team.team.size);
+  const int64_t start = strips.begin * T::rows, rows = strips.end * T::rows - start;
+  product<T>(a.modulation + start * pairs, team.table.panel, rows, pairs,
+             [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
+               alignas(64) float values[T::rows][T::tile];
+               row += start;
+               ECGTWIN_EACH(T::rows)
+               store_aligned(values[i] + j * kLanes, block[i][j] + broadcast(a.modulation_bias[row + i]));
+               for (int64_t step = 0; step < count; ++step)
+                 for (int64_t i = 0; i < T::rows; ++i)
+                   team.table.rows[step * net.modulations() + row + i] = values[i][step];
+             });
+}
+
+// The tile's part of the noise of one record at one step, (channels, length).
+template <class T>
+void draw_tile(const DenoiserArgs& a, int64_t record, uint32_t step, int64_t channel, int64_t tile, float* out) {
+  const int64_t first = channel * a.net.length + tile * T::tile;
+  draw_normals<T::tile / kNormalsPerCounter>(a.seed, a.first_index + static_cast<uint64_t>(record), step,
+                                             static_cast<uint32_t>(first / kNormalsPerCounter), out);
+}
+
+// epsilon = x out_weight + out_bias, and the sampler's step on the state.
+template <class T>
+ECGTWIN_NOINLINE void finish_step(const DenoiserArgs& a, const Worker<T>& w, const DenoiserScratch& own, int64_t record,
+                                  int64_t step, int64_t tile) {
+  const Transformer& net = a.net;
+  const SamplerStep<float> k = read_step<float>(a.coefficients + step * kCoefficients);
+  const float* x = w.x(tile);
+  for (int64_t channel = 0; channel < net.channels; ++channel) {
+    Vector sum[T::vectors];
+    for (int j = 0; j < T::vectors; ++j) sum[j] = broadcast(a.out_bias[channel]);
+    for (int64_t c = 0; c < net.width; ++c) {
+      const Vector weight = broadcast(a.out_weight[channel * net.width + c]);
+      ECGTWIN_UNROLL
+      for (int j = 0; j < T::vectors; ++j) sum[j] = multiply_add(load_aligned(x + c * T::tile + j * kLanes), weight, sum[j]);
+    }
+    alignas(64) float epsilon[T::tile], noise[T::tile] = {};
+    for (int j = 0; j < T::vectors; ++j) store_aligned(epsilon + j * kLanes, sum[j]);
+
+    const int64_t offset = channel * net.length + tile * T::tile;
+    if (k.k_noise != 0.0f && !a.noise) draw_tile<T>(a, record, static_cast<uint32_t>(step), channel, tile, noise);
+    const float* z = a.noise ? a.noise + (step * a.batch + record) * net.channels * net.length + offset : noise;
+    float *state = own.latent + offset, *x0 = own.x0 + offset;
+#pragma omp simd
+    for (int64_t i = 0; i < T::tile; ++i) {
+      const float predicted = predicted_x0<float>(k, state[i], epsilon[i]);
+      state[i] = next_x<float>(k, state[i], predicted, x0[i], epsilon[i], k.k_noise != 0.0f ? z[i] : 0.0f);
+      x0[i] = predicted;
+    }
+  }
+}
+
+template <class T>
+void start(const DenoiserArgs& a, const DenoiserScratch& own, int64_t record, Range tiles) {
+  const Transformer& net = a.net;
+  for (int64_t channel = 0; channel < net.channels; ++channel)
+    for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+      const int64_t offset = channel * net.length + tile * T::tile;
+      float *state = own.latent + offset, *x0 = own.x0 + offset;
+      if (a.x_init)
+        memcpy(state, a.x_init + record * net.channels * net.length + offset, T::tile * sizeof(float));
+      else
+        draw_tile<T>(a, record, kInitialStep, channel, tile, state);
+      memset(x0, 0, T::tile * sizeof(float));
+    }
+}
+
+// Member `member` of a team takes its tiles of a record through all steps. False: ended by a.status[1].
+template <class T>
+bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserTeam& team, const DenoiserScratch& own,
+                Worker<T>& w) {
+  const Transformer& net = a.net;
+  const TransformerCondition& condition = a.conditions[a.condition_of[record]];
+  const int64_t base = a.base_of[record];
+  start<T>(a, own, record, w.tiles);
+  for (int64_t step = 0; step < a.steps; ++step) {
+    const int64_t chunk = step / T::tile;
+    if (step % T::tile == 0 && (team.table.base != base || team.table.chunk != chunk)) {
+      // The others may still read the rows of the chunk before, and this comparison the table's name.
+      meet(team.team);
+      modulate<T>(a, team, member, base, chunk);
+      meet(team.team);
+      if (member == 0) team.table.base = base, team.table.chunk = chunk;
+    }
+    if (member == 0) team.stop[step & 1] = __atomic_load_n(&a.status[1], __ATOMIC_RELAXED);
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) embed<T>(w, own.latent, tile);
+    const float* modulation = team.table.rows + step % T::tile * net.modulations();
+    for (int64_t block = 0; block < net.depth; ++block)
+      transformer_block<T, DenoiserBlock>(w, block, modulation + block * 6 * net.width, condition);
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) finish_step<T>(a, w, own, record, step, tile);
+    // The members have met since the leader wrote this.
+    if (team.stop[step & 1]) return false;
+    __atomic_fetch_add(&a.status[0], w.tiles.end - w.tiles.begin, __ATOMIC_RELAXED);
+  }
+  for (int64_t channel = 0; channel < net.channels; ++channel)
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) {
+      const int64_t offset = channel * net.length + tile * T::tile;
+      memcpy(a.latents + record * net.channels * net.length + offset, own.latent + offset, T::tile * sizeof(float));
+    }
+  return true;
+}
+
+template <class T>
+void work(const DenoiserArgs& a, int64_t thread) {
+  const DenoiserScratch& own = a.scratch[thread];
+  const int64_t tiles = a.net.length / T::tile;
+  if (a.alone > 0) {
+    DenoiserTeam& team = a.single[thread];
+    Worker<T> worker{a.net, own, team, {0, tiles}, 0};
+    for (int64_t record; (record = __atomic_fetch_add(a.next, 1, __ATOMIC_RELAXED)) < a.alone;)
+      if (!trajectory<T>(a, record, 0, team, own, worker)) return;
+  }
+  const int64_t joint = thread / a.team_size, member = thread % a.team_size;
+  const int64_t record = a.alone + joint;
+  if (record >= a.batch) return;
+  DenoiserTeam& team = a.joint[joint];
+  Worker<T> worker{a.net, own, team, share_of(tiles, member, a.team_size), 0};
+  trajectory<T>(a, record, member, team, own, worker);
+}
+
+}  // namespace
+
+void denoise(const DenoiserArgs& a, int64_t thread) {
+  const FlushDenormals flush;
+#if defined(__AVX512BF16__)
+  if (a.bfloat16) return work<Bfloat16>(a, thread);
+#endif
+  work<Float32>(a, thread);
+}
+
+}  // namespace ecgtwin::ECGTWIN_VARIANT
+
+#endif

@@ -1,0 +1,68 @@
+// Whole reverse diffusions of the denoiser `dit` on the CPU: what the kernel takes. One task is one thread's work.
+#pragma once
+
+#include "kernel.h"
+#include "sampler_step.h"
+#include "transformer.h"
+
+namespace ecgtwin {
+
+// The modulation of all blocks at some consecutive steps, [step][modulations], for one base vector.
+struct ModulationTable {
+  float* rows;
+  uint32_t* panel;
+  int64_t base, chunk;  // what it holds; base -1: nothing yet
+};
+
+struct DenoiserTeam : TransformerShared {
+  ModulationTable table;
+  int64_t stop[2];  // by parity of the step: whether the leader has seen a cancellation
+
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout) {
+    TransformerShared::carve(arena, net, layout);
+    table.rows = arena.take<float>(layout.tile * net.modulations());
+    table.panel = arena.take<uint32_t>(net.width / layout.pack * layout.tile);
+    table.base = -1;
+  }
+};
+
+struct DenoiserScratch : TransformerScratch {
+  float *latent, *x0;  // (channels, length) each: the state and the clean latent predicted by the step before
+
+  static DenoiserScratch carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
+    DenoiserScratch s{TransformerScratch::carve(arena, net, layout, tokens), nullptr, nullptr};
+    s.latent = arena.take<float>(net.channels * net.length);
+    s.x0 = arena.take<float>(net.channels * net.length);
+    return s;
+  }
+};
+
+// Threads take records 0..alone one by one from `next`; then `teams` of `team_size` threads share the others.
+struct DenoiserArgs {
+  Transformer net;
+  const float *out_weight, *out_bias;  // (channels, width), (channels)
+  const uint32_t* modulation;          // packed (modulations, width)
+  const float* modulation_bias;
+  const float* time;                   // embedded timesteps (steps, width)
+  const float* base;                   // projected base vectors (bases, width)
+  const TransformerCondition* conditions;
+  const int64_t *base_of, *condition_of;  // by record
+  const float* x_init;                 // (batch, channels, length); null: drawn
+  const float* noise;                  // (steps, batch, channels, length); null: drawn
+  const float* coefficients;           // (steps, kCoefficients)
+  float* latents;                      // (batch, channels, length)
+  int64_t batch, steps;
+  uint64_t seed, first_index;
+  int64_t* status;                     // [0] counts tiles denoised by one step; [1], set from outside, ends the work
+
+  bool bfloat16;
+  int64_t alone, team_size;
+  int64_t* next;
+  DenoiserTeam *single, *joint;        // by thread; by team
+  const DenoiserScratch* scratch;      // by thread
+};
+
+// Thread `thread` of the run.
+ECGTWIN_DECLARE_ENGINE(denoise, DenoiserArgs)
+
+}  // namespace ecgtwin

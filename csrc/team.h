@@ -1,0 +1,57 @@
+// Threads that work on one record together: how they meet, and memory carved for them. No torch headers here.
+#pragma once
+
+#include <sched.h>
+
+#include <cstdint>
+
+#include "common.h"
+
+namespace ecgtwin {
+
+// Hands out 64-byte aligned parts of one block of memory; from a null block, only measures.
+struct Arena {
+  char* base;
+  int64_t used;
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* part = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return part;
+  }
+};
+
+// What the members of a team share beside their data. Zero-filled memory is a team of which no member has arrived.
+struct Team {
+  alignas(64) int64_t arrived;
+  alignas(64) int64_t generation;
+  alignas(64) int64_t size;
+};
+
+// Returns once all members have arrived. Spins for a while and then yields, for a core may be busy with others' work.
+static inline void meet(Team& team) {
+  if (team.size == 1) return;
+  const int64_t generation = __atomic_load_n(&team.generation, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(&team.arrived, 1, __ATOMIC_ACQ_REL) == team.size) {
+    __atomic_store_n(&team.arrived, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&team.generation, generation + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  for (int spins = 0; __atomic_load_n(&team.generation, __ATOMIC_ACQUIRE) == generation;) {
+    if (++spins > 2000)
+      sched_yield();
+    else
+      __builtin_ia32_pause();
+  }
+}
+
+// Part `member` of `size` nearly equal parts of `count` units.
+struct Range {
+  int64_t begin, end;
+};
+static inline Range share_of(int64_t count, int64_t member, int64_t size) {
+  return {count * member / size, count * (member + 1) / size};
+}
+
+}  // namespace ecgtwin

@@ -1,0 +1,57 @@
+"""Matrices in the order in which the CPU engines read them (csrc/product_layout.h)."""
+
+from __future__ import annotations
+
+import mmap
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import extension
+
+
+class Layout(NamedTuple):
+    """How dwords of matrices lie: `rows` rows of weights to a strip, `pack` channels to a dword, `tile` positions."""
+
+    rows: int
+    pack: int
+    tile: int
+
+
+def layout(dtype: torch.dtype) -> Layout | None:
+    """The layout for float32 or bfloat16 products on this CPU; None where it has no kernels for them."""
+    if extension.MODULE is None:
+        return None
+    found = Layout(*extension.MODULE.product_layout(dtype == torch.bfloat16))
+    return found if found.rows else None
+
+
+def strips(weight: Tensor, order: Layout) -> Tensor:
+    """Weights (..., N, K) as int32 dwords (..., N / rows, K / pack, rows); N is padded with zeros to whole strips."""
+    weight = F.pad(weight, (0, 0, 0, -weight.shape[-2] % order.rows))
+    weight = weight.to(torch.bfloat16 if order.pack == 2 else torch.float32)
+    folded = weight.unflatten(-1, (-1, order.pack)).unflatten(-3, (-1, order.rows))
+    return folded.transpose(-3, -2).contiguous().view(torch.int32).squeeze(-1)
+
+
+def on_huge_pages(tensors: list[Tensor]) -> list[Tensor]:
+    """Copies of the tensors, one behind the other in one block of memory, on huge pages where the system grants them."""
+    flat = [tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in tensors]
+    starts, size = [], 0
+    for part in flat:
+        starts.append(size)
+        size += -(-part.numel() // 64) * 64
+    page = 2 << 20
+    block = mmap.mmap(-1, size + page)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    memory = torch.frombuffer(block, dtype=torch.uint8)
+    memory = memory[-memory.data_ptr() % page :]
+    copies = []
+    for tensor, part, start in zip(tensors, flat, starts, strict=True):
+        place = memory[start : start + part.numel()]
+        place.copy_(part)
+        copies.append(place.view(tensor.dtype).view(tensor.shape))
+    return copies
