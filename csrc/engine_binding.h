@@ -1,4 +1,4 @@
-// What the bindings of the CPU engines share: tensors become the pointers of kernel.h-like argument structs.
+// What the bindings of the CPU engines share: tensors become the pointers of argument structs.
 #pragma once
 
 #include "binding.h"
@@ -17,6 +17,15 @@ const T* data_of(const char* op, const std::string& name, const at::Tensor& tens
               tensor.device(), " with strides ", tensor.strides());
   TORCH_CHECK(tensor.numel() == numel, op, ": ", name, " must have ", numel, " elements, but it has ", tensor.numel());
   return reinterpret_cast<const T*>(tensor.const_data_ptr());
+}
+
+// One index in 0..limit for each of `batch` records.
+inline const int64_t* indices(const char* op, const char* name, const at::Tensor& tensor, int64_t batch, int64_t limit) {
+  const int64_t* values = data_of<int64_t>(op, name, tensor, batch);
+  for (int64_t i = 0; i < batch; ++i)
+    TORCH_CHECK(values[i] >= 0 && values[i] < limit, op, ": ", name, " must be in 0..", limit - 1, ", but one is ",
+                values[i]);
+  return values;
 }
 
 // Hands out the tensors of a list one after the other.

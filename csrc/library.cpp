@@ -34,6 +34,9 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
       "Tensor condition_of, Tensor time, Tensor base, Tensor base_of, Tensor? x_init, Tensor? noise, "
       "Tensor coefficients, int heads, int ratio, int length, bool bfloat16, int seed, int first_index, int threads, "
       "Tensor(a!) status) -> Tensor");
+  m.def(
+      "cpu_extract(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] values, Tensor[] bias, "
+      "Tensor condition_of, Tensor latents, int heads, int ratio, bool bfloat16, int threads) -> Tensor");
 }
 
 namespace {

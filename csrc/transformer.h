@@ -12,7 +12,6 @@ namespace ecgtwin {
 
 // What sizes must be multiples of, whatever the instruction set.
 constexpr int64_t kHeadMultiple = 8, kLengthMultiple = 64;
-constexpr float kQueryFactor = 1.44269504f;  // log2(e): softmax kernels take powers of two
 
 // Biases of keys cancel in the softmax, and those of values are part of output_bias.
 struct TransformerBlock {
@@ -27,10 +26,11 @@ struct TransformerBlock {
 
 // What a record's report and patient numbers come to, the same at every step.
 struct TransformerCondition {
-  int64_t tokens;           // padded to a multiple of ProductLayout::rows; 0: `values` is all that attention can give
-  const uint32_t* keys;     // by block: [head][tokens] packed rows of head-size channels
-  const uint32_t* values;   // by block: packed (width, heads x tokens), the output projection folded in; or floats (width)
-  const float* bias;        // by token, added to the scores, times log2(e); far below zero for padding
+  int64_t tokens;          // padded to a multiple of ProductLayout::rows; 0: one alone, and only `constant` is set
+  const uint32_t* keys;    // by block: [head][tokens] packed rows of head-size channels
+  const uint32_t* values;  // by block: packed (width, heads x tokens), the output projection folded in
+  const float* bias;       // by token, added to the scores, times log2(e); far below zero for padding
+  const float* constant;   // by block: (width), what every position attends to, projected, with its bias
 };
 
 struct Transformer {

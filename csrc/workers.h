@@ -56,17 +56,17 @@ void run_threads(int64_t count, const Work& work) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// How `threads` threads share `batch` records: some records by one thread each, the last ones by teams.
+// How threads share `batch` records: some records by one thread each, the last ones by teams.
 struct Shares {
-  int64_t alone, teams, team_size;
+  int64_t threads, alone, teams, team_size;
 };
 
-// parts: into how many a record can be split.
+// threads: at most so many. parts: into how many a record can be split.
 inline Shares share_records(int64_t batch, int64_t threads, int64_t parts) {
-  const int64_t rest = batch % threads;
-  if (rest == 0) return {batch, 0, 1};
-  const int64_t size = std::min(parts, threads / rest);
-  return size == 1 ? Shares{batch, 0, 1} : Shares{batch - rest, threads / size, size};
+  const int64_t rest = batch % threads, size = rest ? std::min(parts, threads / rest) : 1;
+  if (size == 1) return {std::min(batch, threads), batch, 0, 1};
+  const int64_t alone = batch - rest;
+  return {alone ? threads : rest * size, alone, rest, size};
 }
 
 }  // namespace ecgtwin

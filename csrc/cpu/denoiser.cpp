@@ -11,16 +11,6 @@ namespace {
 
 constexpr uint32_t kInitialStep = 0xFFFFFFFF;
 
-// Denormals cost time and carry nothing here.
-class FlushDenormals {
- public:
-  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_;
-};
-
 // Fills the table for the steps chunk * tile and on, each member its share: linear(SiLU(time + base)).
 template <class T>
 void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t chunk) {

@@ -92,7 +92,7 @@ ECGTWIN_INLINE void cross_attention(const Worker<T>& w, const TransformerBlock& 
   const Transformer& net = w.net;
   float* x = w.x(tile);
   if (condition.tokens == 0) {
-    constant_output<T, Kind>(reinterpret_cast<const float*>(condition.values) + index * net.width, net.width, x);
+    constant_output<T, Kind>(condition.constant + index * net.width, net.width, x);
     return;
   }
   const int64_t pairs = w.pairs(), weight_rows = net.heads * condition.tokens;

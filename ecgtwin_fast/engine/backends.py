@@ -5,8 +5,6 @@ A new backend is one object in `BACKENDS`: it says why it cannot serve a request
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Protocol
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from ..errors import BackendError
 from ..samplers import sample
+from .choice import say_once
 from .cpu import Cpu
 from .request import Request
 
@@ -71,11 +70,6 @@ class Reference:
 BACKENDS: list[Backend] = [Cpu(), Reference()]
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
 def choose(name: str, request: Request) -> Backend:
     """The backend of this name, or for "auto" the first that can serve the request.
 
@@ -94,7 +88,7 @@ def choose(name: str, request: Request) -> Backend:
         reasons = backend.not_supported_reasons(request)
         if not reasons:
             if refusals:
-                _say_once(f"using backend {backend.name!r}, because " + "; ".join(refusals))
+                say_once(f"using backend {backend.name!r}, because " + "; ".join(refusals), 5)
             return backend
         refusals.append(f"backend {backend.name!r} cannot run: {'; '.join(reasons)}")
     raise BackendError("; ".join(refusals))

@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import extension
 from ..models.ecgtwin import DiT
-from .cpu_denoiser import PackedDenoiser, distinct, pack_conditions, pack_denoiser, size_reasons
+from .conditions import distinct
+from .cpu_denoiser import PackedDenoiser, pack_conditions, pack_denoiser
+from .cpu_support import PackCache, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout
 from .request import Request
 from .watch import watched
-
-DTYPES = (torch.float32, torch.bfloat16)
-
-
-def precision_reasons(dtype: torch.dtype) -> list[str]:
-    """Why the CPU engines cannot compute in `dtype` here; empty if they can."""
-    if extension.MODULE is None:
-        return [extension.REASON]
-    if dtype not in DTYPES:
-        return [f"dtype must be torch.float32 or torch.bfloat16, but it is {dtype}"]
-    if layout(dtype) is None:
-        needed = "AVX512_BF16" if dtype == torch.bfloat16 else "AVX2 and FMA"
-        return [f"{dtype} needs {needed}, and the CPU kernels in use are {extension.MODULE.cpu_level()}"]
-    return []
-
-
-def module_reasons(network: nn.Module) -> list[str]:
-    """Why the weights of a network cannot be taken as they are."""
-    reasons = []
-    other = {str(weight.dtype) for weight in network.parameters()} - {"torch.float32"}
-    if other:
-        reasons.append(f"the weights must be torch.float32, but some are {', '.join(sorted(other))}")
-    devices = {weight.device.type for weight in network.parameters()} - {"cpu"}
-    if devices:
-        reasons.append(f"the weights must be on the CPU, but some are on {', '.join(sorted(devices))}")
-    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
-        reasons.append("the network has forward hooks, which would not be called")
-    return reasons
-
-
-class PackCache:
-    """Packed weights of networks, made when first needed and again after the weights change in place."""
-
-    def __init__(self, pack):
-        self._pack = pack
-        self._packed: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
-
-    def get(self, network: nn.Module, order: Layout):
-        state = tuple((weight.data_ptr(), weight._version) for weight in network.parameters())
-        known = self._packed.setdefault(network, {})
-        if order not in known or known[order][0] != state:
-            with torch.no_grad():
-                known[order] = (state, self._pack(network, order))
-        return known[order][1]
-
 
 _denoisers = PackCache(pack_denoiser)
 
@@ -97,7 +51,7 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
     given = (request.text_embed, request.patient, request.base_vector)
     text, patient, base = (value.to("cpu", torch.float32) for value in given)
     mask = None if request.text_mask is None else request.text_mask.to("cpu")
-    conditions = pack_conditions(denoiser, text, mask, patient, order)
+    conditions = pack_conditions(denoiser, packed.cross, text, mask, patient, order)
     first, base_of = distinct((row,) for row in base)
     # One by one, because a product's rounding may depend on how many rows it has.
     bases = torch.cat([denoiser.ib_projector(base[record : record + 1].clone()) for record in first])

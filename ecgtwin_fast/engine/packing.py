@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import extension
+
+LOG2_E = math.log2(math.e)
+"""Softmax kernels take powers of two: scores come times this."""
 
 
 class Layout(NamedTuple):
@@ -28,16 +32,25 @@ def layout(dtype: torch.dtype) -> Layout | None:
     return found if found.rows else None
 
 
+def dwords(matrix: Tensor, order: Layout) -> Tensor:
+    """A matrix (..., K) of floats as int32 dwords (..., K / pack), each a float32 or a pair of bfloat16."""
+    return matrix.to(torch.bfloat16 if order.pack == 2 else torch.float32).contiguous().view(torch.int32)
+
+
+def padded(tensor: Tensor, dim: int, multiple: int, value: float = 0.0) -> Tensor:
+    """The tensor, its dimension `dim` (negative) filled up with `value` to a multiple."""
+    missing = -tensor.shape[dim] % multiple
+    return F.pad(tensor, (*(0, 0) * (-dim - 1), 0, missing), value=value) if missing else tensor
+
+
 def strips(weight: Tensor, order: Layout) -> Tensor:
-    """Weights (..., N, K) as int32 dwords (..., N / rows, K / pack, rows); N is padded with zeros to whole strips."""
-    weight = F.pad(weight, (0, 0, 0, -weight.shape[-2] % order.rows))
-    weight = weight.to(torch.bfloat16 if order.pack == 2 else torch.float32)
-    folded = weight.unflatten(-1, (-1, order.pack)).unflatten(-3, (-1, order.rows))
-    return folded.transpose(-3, -2).contiguous().view(torch.int32).squeeze(-1)
+    """Weights (..., N, K) as dwords (..., N / rows, K / pack, rows); N is padded with zeros to whole strips."""
+    folded = dwords(padded(weight, -2, order.rows), order).unflatten(-2, (-1, order.rows))
+    return folded.transpose(-2, -1).contiguous()
 
 
 def on_huge_pages(tensors: list[Tensor]) -> list[Tensor]:
-    """Copies of the tensors, one behind the other in one block of memory, on huge pages where the system grants them."""
+    """Copies of the tensors, one behind the other in one block, on huge pages where the system grants them."""
     flat = [tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in tensors]
     starts, size = [], 0
     for part in flat:

@@ -1,0 +1,173 @@
+"""The Individual Base Extractor in one call of C++ on the CPU (csrc/extractor.h)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.ecgtwin import rotary_tables
+from ..models.extractor import BaseExtractor
+from .choice import use_cpu_engine
+from .conditions import Conditions, CrossWeights, collect, distinct, output_by_head, pack_condition
+from .cpu_support import PackCache, attention_parts, mlp_chunks, module_reasons, precision_reasons, size_reasons
+from .packing import Layout, layout, on_huge_pages, strips
+
+
+class BaseVectors(NamedTuple):
+    """Base vectors (B, hidden), float32, and the name of the backend that made them."""
+
+    base_vectors: Tensor
+    backend: str
+
+
+class PackedExtractor(NamedTuple):
+    """A `BaseExtractor` packed: `embedding`, `modulation` and `blocks` in the order that `cpu_extract` reads them."""
+
+    embedding: list[Tensor]
+    modulation: Tensor
+    blocks: list[Tensor]
+    cross: CrossWeights
+    heads: int
+    ratio: int
+
+
+def _with_norm(weight: Tensor, bias: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear layer that takes in the scale and shift of the LayerNorm before it."""
+    return weight * norm.weight, bias + weight @ norm.bias
+
+
+def _modulation(first: nn.LayerNorm, last: nn.LayerNorm) -> list[Tensor]:
+    """The affine norms of a layer in the form of the denoiser's modulation: shift, scale - 1 and gate, twice."""
+    gate = torch.ones_like(first.bias)
+    return [first.bias, first.weight - 1, gate, last.bias, last.weight - 1, gate]
+
+
+def pack_extractor(extractor: BaseExtractor, order: Layout) -> PackedExtractor:
+    """Pack the weights. Their values are copied: later changes of the extractor do not show."""
+    width, heads = extractor.signal_embedding.out_features, extractor.layers[0].self_attn.num_heads
+    blocks: list[Tensor] = []
+    modulation: list[Tensor] = []
+    projections, unused = [], torch.zeros(width)
+    for layer in extractor.layers:
+        attention, cross = layer.self_attn, layer.cross_attn
+        matrices, biases = attention_parts(attention.in_proj_weight, attention.in_proj_bias, attention.out_proj)
+        weight, bias = cross.in_proj_weight.split([width, 2 * width]), cross.in_proj_bias.split([width, 2 * width])
+        query, query_bias = _with_norm(weight[0], bias[0], layer.layer_norm2)
+        projections.append(_with_norm(weight[1], bias[1], layer.condition_norm))
+        up, down = mlp_chunks(layer.feed_forward.fc1.weight, layer.feed_forward.fc2.weight)
+        blocks += [strips(matrix, order) for matrix in (*matrices, query, up, down)]
+        blocks += [*biases, query_bias, unused, unused, cross.out_proj.bias]
+        blocks += [layer.feed_forward.fc1.bias, layer.feed_forward.fc2.bias]
+        modulation += _modulation(layer.layer_norm1, layer.layer_norm3)
+    outputs = [layer.cross_attn.out_proj for layer in extractor.layers]
+    weights, projection_biases = zip(*projections, strict=True)
+    cross = CrossWeights(
+        torch.cat(weights),
+        torch.cat(projection_biases),
+        None,
+        output_by_head(torch.stack([output.weight for output in outputs]), heads),
+        torch.stack([output.bias for output in outputs]),
+    )
+    embedding = [extractor.signal_embedding.weight.clone(), extractor.signal_embedding.bias.clone()]
+    ratio = extractor.layers[0].feed_forward.fc1.out_features // width
+    return PackedExtractor(embedding, torch.cat(modulation), on_huge_pages(blocks), cross, heads, ratio)
+
+
+def extractor_reasons(extractor: nn.Module, latents: Tensor, dtype: torch.dtype) -> list[str]:
+    """Why the CPU engine cannot run this extractor on these latents (B, channels, length); empty if it can."""
+    reasons = precision_reasons(dtype)
+    if type(extractor) is not BaseExtractor:
+        return [*reasons, f"it runs models.create('ibe') alone, and this one is a {type(extractor).__name__}"]
+    width, layer = extractor.signal_embedding.out_features, extractor.layers[0]
+    reasons += module_reasons(extractor) + size_reasons(width, layer.self_attn.num_heads, latents.shape[-1])
+    if layer.feed_forward.fc1.out_features % width:
+        inner = layer.feed_forward.fc1.out_features
+        reasons.append(f"the feed-forward width must be a multiple of {width}, but it is {inner}")
+    return reasons
+
+
+def _conditions(
+    extractor: BaseExtractor,
+    packed: PackedExtractor,
+    batch: int,
+    text_embed: Tensor | None,
+    text_mask: Tensor | None,
+    patient: Tensor | None,
+    order: Layout,
+) -> Conditions:
+    """Every distinct condition, computed by itself; padding is left out unless the mask is one that adds to scores."""
+    width = extractor.signal_embedding.out_features
+
+    def packed_tokens(tokens: Tensor, score_bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return pack_condition(F.layer_norm(tokens, (width,), eps=1e-5), score_bias, packed.cross, order)
+
+    if text_embed is None:
+        only = packed_tokens(extractor.classfree_emb, torch.zeros(1))
+        return collect([only], torch.zeros(batch, dtype=torch.int64))
+    mask = torch.ones(text_embed.shape[:2]) if text_mask is None else (text_mask != 0).float()
+    if not extractor.float_mask:
+        text_embed = [text[keep != 0] for text, keep in zip(text_embed, mask, strict=True)]
+        mask = [keep[keep != 0] for keep in mask]
+    first, of_record = distinct(zip(text_embed, mask, patient, strict=True))
+
+    def packed_record(record: int) -> tuple[Tensor, Tensor, Tensor]:
+        text = text_embed[record]
+        tokens = extractor.text_projector(torch.cat([text, patient[record].expand(len(text), -1)], dim=-1))
+        return packed_tokens(tokens, mask[record])
+
+    return collect(map(packed_record, first), of_record)
+
+
+_extractors = PackCache(pack_extractor)
+
+
+@torch.no_grad()
+def extract(
+    extractor: BaseExtractor,
+    latents: Tensor,
+    text_embed: Tensor | None = None,
+    text_mask: Tensor | None = None,
+    patient: Tensor | None = None,
+    *,
+    backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> BaseVectors:
+    """Base vectors of records (arXiv 2508.02720, stage 1).
+
+    Args:
+        latents: (B, channels, length), as the encoder gives them.
+        text_embed: one token a statement (B, T, width), or None for the learned class-free token.
+        text_mask: (B, T), zeros mark padding, or None. patient: normalised heart rate, age and sex (B, 3).
+        backend: "cpu", "reference", or "auto" for the first that can run. dtype: of the products, float32 or bfloat16.
+
+    Raises:
+        BackendError: the backend is unknown or cannot run; the message lists every reason.
+    """
+    if not use_cpu_engine(backend, "the extractor", extractor_reasons(extractor, latents, dtype)):
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            features = extractor.extract_features(latents.transpose(1, 2), text_embed, text_mask, patient)
+        return BaseVectors(features.float(), "reference")
+    order = layout(dtype)
+    packed = _extractors.get(extractor, order)
+    text, mask, numbers = (
+        None if value is None else value.to("cpu", torch.float32) for value in (text_embed, text_mask, patient)
+    )
+    conditions = _conditions(extractor, packed, len(latents), text, mask, numbers, order)
+    cosine, sine = rotary_tables(latents.shape[-1], extractor.signal_embedding.out_features)
+    result = torch.ops.ecgtwin_fast.cpu_extract(
+        [*packed.embedding, cosine.T.contiguous(), sine.T.contiguous(), packed.modulation],
+        packed.blocks,
+        conditions.keys,
+        conditions.values,
+        conditions.bias,
+        conditions.of_record,
+        latents.to("cpu", torch.float32).contiguous(),
+        packed.heads,
+        packed.ratio,
+        dtype == torch.bfloat16,
+        torch.get_num_threads(),
+    )
+    return BaseVectors(result, "cpu")
