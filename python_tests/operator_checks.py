@@ -12,7 +12,7 @@ from torch import Tensor
 from ecgtwin_fast import extension
 from ecgtwin_fast.ops.operator import Operator, Tolerance
 
-LEVELS = ["generic", "avx2", "avx512"]
+LEVELS = ["generic", "avx2", "avx512", "avx512bf16"]
 if extension.MODULE is not None:
     LEVELS = LEVELS[: LEVELS.index(extension.MODULE.best_cpu_level()) + 1]
 
