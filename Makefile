@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BUILD_TOOLS := 'setuptools>=77' 'cmake>=3.25' ninja numpy
 SOURCES := setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test lint cuda-check install clean
+.PHONY: demo test lint cuda-check sanitize install clean
 
 demo: install
 	$(BIN)/ecgtwin-fast demo --count $(COUNT) --out $(OUT) $(ARGS)
@@ -29,6 +29,18 @@ lint: install
 # Compiles every CUDA source with nvcc alone; needs neither a GPU nor torch.
 cuda-check:
 	$(PYTHON) csrc/cuda_check.py
+
+# Tests of the CPU engines under AddressSanitizer, on a copy of the package with a module of its own.
+SANITIZED := build/sanitized
+sanitize: install
+	mkdir -p $(SANITIZED)
+	cp -r ecgtwin_fast $(SANITIZED)/
+	rm -f $(SANITIZED)/ecgtwin_fast/_C*.so
+	$(BIN)/cmake -G Ninja -S . -B $(SANITIZED)/cmake -DECGTWIN_SANITIZE=ON -DECGTWIN_PYTHON=$(abspath $(BIN)/python) \
+	  -DECGTWIN_OUTPUT=$(abspath $(SANITIZED)/ecgtwin_fast) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
+	$(BIN)/cmake --build $(SANITIZED)/cmake
+	PYTHONPATH=$(SANITIZED) LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/pytest -q python_tests/test_cpu_*.py $(ARGS)
 
 install: $(VENV)/built
 

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import argparse
 import csv
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import torch
+from machine import FACTS, ROOT, facts
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python_tests"))
 
 import test_ops_modulated_norm  # noqa: E402
@@ -44,7 +41,6 @@ INPUTS: dict[str, Callable[[int], list]] = {
     "sampler_step": lambda batch: test_ops_sampler_step.inputs("ddpm", (batch, CHANNELS, LENGTH)),
 }
 COLUMNS = ("operator", "mode", "dtype", "batch", "contender", "p20_us", "p50_us", "p80_us", "ratio_p50")
-FACTS = ("device", "threads", "torch", "python", "ecgtwin_fast", "cpu_level", "commit")
 
 
 def on(device: str, values: list) -> list:
@@ -108,29 +104,6 @@ def rows_of(times: dict[str, list[float]]) -> list[dict[str, object]]:
         p20, p50, p80 = (f"{1e6 * value:.1f}" for value in values)
         rows.append({"contender": name, "p20_us": p20, "p50_us": p50, "p80_us": p80, "ratio_p50": f"{ratio:.2f}"})
     return rows
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def facts(device: str) -> dict[str, object]:
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "ecgtwin_fast": metadata.version("ecgtwin-fast"),
-        "cpu_level": extension.MODULE.cpu_level(),
-        "commit": git.stdout.strip() or "unknown",
-    }
 
 
 def parse() -> argparse.Namespace:

@@ -18,7 +18,7 @@ using at::TensorList;
 
 constexpr void (*kDenoise[kCpuLevels])(const DenoiserArgs&, int64_t) = ECGTWIN_ENGINE(denoise);
 
-Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorList values, TensorList bias,
+Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorList scores, TensorList values,
                const Tensor& condition_of, const Tensor& time, const Tensor& base, const Tensor& base_of,
                const std::optional<Tensor>& x_init, const std::optional<Tensor>& noise, const Tensor& coefficients,
                int64_t heads, int64_t ratio, int64_t length, bool bfloat16, int64_t seed, int64_t first_index,
@@ -26,18 +26,18 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
   const char* op = "cpu_denoise";
   const ProductLayout layout = layout_for(op, bfloat16);
   DenoiserArgs a{};
-  TORCH_CHECK(network.size() >= 2 && network[1].numel() > 0, op, ": network must begin with the embedding's weights");
-  const int64_t width = network[1].numel(), channels = network[0].numel() / width;
-  const std::vector<TransformerBlock> own_blocks = read_blocks(op, blocks, width, ratio, layout.pack);
   TensorReader read(op, "network", network);
-  a.net = read_transformer(op, read, width, channels, own_blocks, heads, ratio, length);
+  a.net = read_embedding(op, network, read, heads, ratio, length);
+  const std::vector<TransformerBlock> own_blocks = read_blocks(op, blocks, a.net, layout, true);
+  a.net.blocks = own_blocks.data();
+  a.net.depth = static_cast<int64_t>(own_blocks.size());
   const Transformer& net = a.net;
   a.out_weight = read.next<float>(net.channels * net.width);
   a.out_bias = read.next<float>(net.channels);
   a.modulation = read.next<uint32_t>(net.modulations() * net.width / layout.pack);
   a.modulation_bias = read.next<float>(net.modulations());
 
-  const std::vector<TransformerCondition> conditions = read_conditions(op, keys, values, bias, net, layout);
+  const std::vector<TransformerCondition> conditions = read_conditions(op, keys, scores, values, net, layout);
   const int64_t tokens = most_tokens(conditions);
   a.conditions = conditions.data();
   a.batch = condition_of.numel();

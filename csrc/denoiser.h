@@ -7,7 +7,7 @@
 
 namespace ecgtwin {
 
-// The modulation of all blocks at some consecutive steps, [step][modulations], for one base vector.
+// The modulation of all blocks at some consecutive steps, [step][modulation_stride], for one base vector.
 struct ModulationTable {
   float* rows;
   uint32_t* panel;
@@ -20,7 +20,7 @@ struct DenoiserTeam : TransformerShared {
 
   void carve(Arena& arena, const Transformer& net, const ProductLayout& layout) {
     TransformerShared::carve(arena, net, layout);
-    table.rows = arena.take<float>(layout.tile * net.modulations());
+    table.rows = arena.take<float>(layout.tile * net.modulation_stride());
     table.panel = arena.take<uint32_t>(net.width / layout.pack * layout.tile);
     table.base = -1;
   }

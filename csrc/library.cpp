@@ -30,13 +30,19 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
       "SymInt first_index, SymInt step) -> (Tensor, Tensor)",
       tags);
   m.def(
-      "cpu_denoise(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] values, Tensor[] bias, "
+      "cpu_conditions(Tensor[] weights, Tensor input, Tensor? positions, Tensor score_bias, int[] counts, int heads, "
+      "float eps, bool bfloat16) -> (Tensor[], Tensor[], Tensor[])");
+  m.def(
+      "cpu_denoise(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] scores, Tensor[] values, "
       "Tensor condition_of, Tensor time, Tensor base, Tensor base_of, Tensor? x_init, Tensor? noise, "
       "Tensor coefficients, int heads, int ratio, int length, bool bfloat16, int seed, int first_index, int threads, "
       "Tensor(a!) status) -> Tensor");
   m.def(
-      "cpu_extract(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] values, Tensor[] bias, "
+      "cpu_extract(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] scores, Tensor[] values, "
       "Tensor condition_of, Tensor latents, int heads, int ratio, bool bfloat16, int threads) -> Tensor");
+  m.def(
+      "cpu_decode(Tensor[] weights, int[] layers, Tensor latents, int leads, float eps, bool bfloat16, int threads, "
+      "Tensor(a!) status) -> Tensor");
 }
 
 namespace {

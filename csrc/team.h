@@ -7,17 +7,30 @@
 
 #include "common.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define ECGTWIN_POISON(START, SIZE) ASAN_POISON_MEMORY_REGION(START, SIZE)
+#define ECGTWIN_UNPOISON(START, SIZE) ASAN_UNPOISON_MEMORY_REGION(START, SIZE)
+#else
+#define ECGTWIN_POISON(START, SIZE)
+#define ECGTWIN_UNPOISON(START, SIZE)
+#endif
+
 namespace ecgtwin {
 
-// Hands out 64-byte aligned parts of one block of memory; from a null block, only measures.
+// Hands out 64-byte aligned parts of one block of memory, a forbidden zone behind each where a sanitizer watches;
+// from a null block, only measures.
 struct Arena {
   char* base;
   int64_t used;
 
   template <typename T>
   T* take(int64_t count) {
+    constexpr int64_t line = 64;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T)), end = used + (bytes + line - 1) / line * line;
     T* part = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    if (base) ECGTWIN_POISON(base + used + bytes, end - used - bytes + line);
+    used = end + line;
     return part;
   }
 };

@@ -14,12 +14,17 @@ namespace ecgtwin {
 constexpr int64_t kHeadMultiple = 8, kLengthMultiple = 64;
 
 // Biases of keys cancel in the softmax, and those of values are part of output_bias.
+//
+// The queries of the cross-attention are never made. They are linear in the positions, so their products with a
+// condition's keys are products of the positions with other keys, made once (TransformerCondition). Where the queries are
+// normed, that leaves their variance: with centred weights W and biases, |W x + b|^2 = |R x + r|^2, (R, r) the triangle of
+// the QR decomposition of (W, b), which takes half the products.
 struct TransformerBlock {
-  const uint32_t *query, *key, *value, *output;            // self-attention, each (width, width)
-  const uint32_t* cross_query;                             // (width, width)
-  const uint32_t *up, *down;                               // `ratio` chunks, each (width, width)
-  const float *query_bias, *output_bias, *cross_query_bias;
-  const float *query_scale, *query_shift;                  // of the queries' LayerNorm, times log2(e) / sqrt(head size)
+  const uint32_t *query, *key, *value, *output;  // self-attention, each (width, width)
+  const uint32_t* triangle;                      // R: strips of rows, each from its first row's column on
+  const uint32_t *up, *down;                     // `ratio` chunks, each (width, width)
+  const float *query_bias, *output_bias;
+  const float* triangle_offset;                  // r
   const float* cross_bias;
   const float *up_bias, *down_bias;
 };
@@ -27,9 +32,9 @@ struct TransformerBlock {
 // What a record's report and patient numbers come to, the same at every step.
 struct TransformerCondition {
   int64_t tokens;          // padded to a multiple of ProductLayout::rows; 0: one alone, and only `constant` is set
-  const uint32_t* keys;    // by block: [head][tokens] packed rows of head-size channels
+  const uint32_t* keys;    // by block: packed (heads x tokens, width), the query projection folded in
+  const float* scores;     // by block: offset and bias of scores, (heads x tokens) each, see token_attention
   const uint32_t* values;  // by block: packed (width, heads x tokens), the output projection folded in
-  const float* bias;       // by token, added to the scores, times log2(e); far below zero for padding
   const float* constant;   // by block: (width), what every position attends to, projected, with its bias
 };
 
@@ -40,8 +45,16 @@ struct Transformer {
   const float *cosine, *sine;          // of the rotary encoding, (width / 2, length)
   float query_factor;                  // log2(e) / sqrt(head size)
 
+  // Dwords of a block's triangle.
+  int64_t triangle_size(const ProductLayout& layout) const {
+    int64_t size = 0;
+    for (int64_t row = 0; row < width; row += layout.rows) size += layout.rows * (width - row) / layout.pack;
+    return size;
+  }
   int64_t head_size() const { return width / heads; }
   int64_t modulations() const { return depth * 6 * width; }
+  // Between the steps of a table of modulations; odd in cache lines, so that a column does not crowd into a few sets.
+  int64_t modulation_stride() const { return modulations() / 32 * 32 + 48; }
 };
 
 // One thread's own buffers. x, panel and queries hold all tiles of a record, of which the thread uses its own.
@@ -49,7 +62,6 @@ struct TransformerScratch {
   float* x;              // the residual stream, [tile][width][ProductLayout::tile]
   uint32_t *panel, *queries;
   float* scores;         // also the panel of a chunk of the MLP's hidden layer
-  float* cross;          // queries of the cross-attention before their norm
   uint32_t* weights;     // of the cross-attention
 
   static TransformerScratch carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
@@ -60,7 +72,6 @@ struct TransformerScratch {
     s.panel = arena.take<uint32_t>(row * net.length);
     s.queries = arena.take<uint32_t>(row * net.length);
     s.scores = arena.take<float>((tokens > scores ? tokens : scores) * layout.tile);
-    s.cross = arena.take<float>(net.width * layout.tile);
     s.weights = arena.take<uint32_t>(net.heads * tokens / layout.pack * layout.tile);
     return s;
   }

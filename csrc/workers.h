@@ -25,7 +25,10 @@ class HugeMemory {
     madvise(mapped_, size_, MADV_HUGEPAGE);
 #endif
   }
-  ~HugeMemory() { munmap(mapped_, size_); }
+  ~HugeMemory() {
+    ECGTWIN_UNPOISON(mapped_, size_);
+    munmap(mapped_, size_);
+  }
   HugeMemory(const HugeMemory&) = delete;
   HugeMemory& operator=(const HugeMemory&) = delete;
   char* data() const { return mapped_ + (kPage - reinterpret_cast<uintptr_t>(mapped_) % kPage) % kPage; }

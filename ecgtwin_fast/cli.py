@@ -146,6 +146,10 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=_integer(1), default=32, metavar="N", help=f"twins at a time {default}")
     parser.add_argument("--backend", default="auto", help=f"auto takes the fastest that can run {default}")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32",
+        help=f"of the networks' arithmetic; bfloat16 is about twice as fast where the CPU has it {default}",
+    )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
 
 
@@ -193,6 +197,7 @@ def _make_twins(
     age: float | None,
     sex: str | None,
 ) -> None:
+    import torch
     from tqdm import tqdm
 
     from .data.preprocess import prepare
@@ -224,12 +229,13 @@ def _make_twins(
             first_index=given.first_index,
             batch_size=given.batch_size,
             backend=given.backend,
+            dtype=getattr(torch, given.dtype),
             progress=progress,
         )
     summary = write_twins(given.out, prepared, generation)
     speed = f"{given.count} records in {generation.seconds:.2f} s, {summary['records_per_second']:.2f} records/s"
     print(f"model      {generation.model}, {given.sampler} with {given.steps} steps, seed {given.seed}")
-    print(f"backend    {generation.backend} on {generation.device}: {speed}")
+    print(f"backend    {generation.backend} on {generation.device}, {given.dtype}: {speed}")
     first, last = (summary["twins"][end]["files"][0] for end in (0, -1))
     measured = summary["median_measured_heart_rate"]
     rate = "not measurable" if measured is None else f"{measured:.0f} bpm, median over the twins"

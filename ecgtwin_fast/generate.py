@@ -17,6 +17,8 @@ from .data.leads import MODEL_LEADS
 from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from .data.record import Record
 from .data.text import TextEncoder, text_encoder
+from .engine.cpu_decoder import decode
+from .engine.cpu_extractor import extract
 from .engine.latents import generate_latents
 from .errors import BackendError, ConditionError, ECGTwinError
 from .pretrained import ModelConfig, find_model, read_model, write_model
@@ -61,7 +63,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Generation:
-    """One run of `ECGTwin.sample`: its records, all that repeats it, the backend that served it, and its time."""
+    """One run of `ECGTwin.sample`: its records, all that repeats it, the backend that sampled it, and its time."""
 
     records: list[Record]
     condition: Condition
@@ -71,6 +73,7 @@ class Generation:
     seed: int
     first_index: int
     backend: str
+    dtype: torch.dtype
     device: str
     seconds: float
 
@@ -134,7 +137,7 @@ class ECGTwin:
         if None not in (record.report, record.age, record.sex):
             own = Condition(record.report, record.heart_rate, record.age, record.sex)
             text, patient = self._tokens(own)
-        return self.networks["extractor"].extract_features(latent.transpose(1, 2), text, None, patient)[0]
+        return extract(self.networks["extractor"], latent, text, None, patient).base_vectors[0]
 
     def generate(
         self,
@@ -177,6 +180,7 @@ class ECGTwin:
         first_index: int = 0,
         batch_size: int = 32,
         backend: str = "auto",
+        dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
     ) -> Generation:
         """Generate `count` records under one base vector and condition.
@@ -186,8 +190,9 @@ class ECGTwin:
 
         Args:
             base_vector: (256,), from `base_vector`. sampler: "ddpm", "ddim" or "dpmpp". steps: 1..1000.
-            seed: 0..2^64-1. backend: a backend's name, or "auto". progress: called as progress(done, total) after
-            each step of each batch.
+            seed: 0..2^64-1. backend: a backend's name, or "auto".
+            dtype: of the networks' arithmetic, float32 or the faster bfloat16; the trajectory stays float32.
+            progress: called as progress(done, total) after each step of each batch.
         """
         _at_least_one("count", count)
         _at_least_one("batch_size", batch_size)
@@ -211,9 +216,11 @@ class ECGTwin:
                 seed=seed,
                 first_index=first_index + start,
                 backend=backend,
+                dtype=dtype,
                 progress=progress and (lambda done, _, before=batch * steps: progress(before + done, total)),
             )
-            signals.append(self.networks["decoder"](latents).cpu().numpy())
+            decoded = decode(self.networks["decoder"], latents, backend=backend, dtype=dtype)
+            signals.append(decoded.signals.cpu().numpy())
         seconds = time.perf_counter() - began
         records = [
             Record(
@@ -222,8 +229,9 @@ class ECGTwin:
             )
             for index, signal in enumerate(np.concatenate(signals), start=first_index)
         ]  # fmt: skip
+        device = str(self.device)
         return Generation(
-            records, condition, self.name, sampler, steps, seed, first_index, served_by, str(self.device), seconds
+            records, condition, self.name, sampler, steps, seed, first_index, served_by, dtype, device, seconds
         )
 
     def _tokens(self, condition: Condition) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,7 @@ def _summary(reference: Record, generation: Generation, entries: list[dict]) -> 
         "steps": generation.steps,
         "seed": generation.seed,
         "backend": generation.backend,
+        "dtype": str(generation.dtype).removeprefix("torch."),
         "device": generation.device,
         "seconds": round(seconds, 3),
         "records_per_second": round(len(entries) / seconds, 3),

@@ -303,7 +303,8 @@ def test_keyboard_interrupt_ends_between_steps():
 
 
 def create(**sizes) -> nn.Module:
-    return models.create("dit", **{"hidden": 64, "depth": 1, "heads": 4, "text_width": WIDTH, "base_width": BASE} | sizes)
+    small = {"hidden": 64, "depth": 1, "heads": 4, "text_width": WIDTH, "base_width": BASE}
+    return models.create("dit", **small | sizes)
 
 
 def hooked() -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 
 import ecgtwin_fast
 from ecgtwin_fast import models, samplers
-from ecgtwin_fast.engine import backends
+from ecgtwin_fast.engine import backends, choice
 from ecgtwin_fast.engine.latents import Latents, generate_latents
 from ecgtwin_fast.errors import BackendError, ConditionError, ECGTwinError
 from ecgtwin_fast.samplers import SamplerError
@@ -45,7 +45,8 @@ def rows(conditions, b):
 
 @pytest.mark.parametrize("sampler", samplers.SCHEDULES)
 def test_equals_the_pure_sampler(denoiser, conditions, sampler):
-    result = generate_latents(denoiser, **conditions, sampler=sampler, steps=6, seed=11, first_index=2)
+    options = {"sampler": sampler, "steps": 6, "seed": 11, "first_index": 2, "backend": "reference"}
+    result = generate_latents(denoiser, **conditions, **options)
     assert isinstance(result, Latents) and result.backend == "reference"
     assert result.latents.shape == (BATCH, 4, 128) and result.latents.dtype == torch.float32
     assert not result.latents.requires_grad
@@ -59,10 +60,12 @@ def test_equals_the_pure_sampler(denoiser, conditions, sampler):
 
 @pytest.mark.parametrize("sampler", samplers.SCHEDULES)
 def test_a_record_does_not_depend_on_its_batch(denoiser, conditions, sampler):
-    together = generate_latents(denoiser, **conditions, sampler=sampler, steps=12, seed=5, first_index=100).latents
+    together = generate_latents(
+        denoiser, **conditions, sampler=sampler, steps=12, seed=5, first_index=100, backend="reference"
+    ).latents
     for b in range(BATCH):
         options = {"sampler": sampler, "steps": 12, "seed": 5, "first_index": 100 + b}
-        alone = generate_latents(denoiser, **rows(conditions, b), **options).latents[0]
+        alone = generate_latents(denoiser, **rows(conditions, b), **options, backend="reference").latents[0]
         assert (alone - together[b]).norm() / together[b].norm() < 5e-6
     assert (together[0] - together[1]).abs().max() > 0.1
 
@@ -96,13 +99,15 @@ def test_any_callable_and_its_latent_shape(conditions):
         def forward(self, x, t, text_embed, text_mask, patient, base_vector):
             return x * patient[:, :1, None]
 
-    assert generate_latents(Tiny(), **conditions, steps=3).latents.shape == (BATCH, 2, 10)
-    assert generate_latents(lambda x, *_: x, **conditions, steps=3).latents.shape == (BATCH, 4, 128)
+    options = {"steps": 3, "backend": "reference"}
+    assert generate_latents(Tiny(), **conditions, **options).latents.shape == (BATCH, 2, 10)
+    assert generate_latents(lambda x, *_: x, **conditions, **options).latents.shape == (BATCH, 4, 128)
 
 
 def test_progress(denoiser, conditions):
     seen = []
-    generate_latents(denoiser, **conditions, steps=3, progress=lambda done, steps: seen.append((done, steps)))
+    options = {"steps": 3, "backend": "reference"}
+    generate_latents(denoiser, **conditions, **options, progress=lambda done, steps: seen.append((done, steps)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -131,6 +136,7 @@ def test_public_name():
         ({"backend": "tpu"}, BackendError, "unknown backend 'tpu'; known: auto, .*reference"),
         ({"dtype": torch.float16, "backend": "reference"}, BackendError, "dtype must be .* but it is torch.float16"),
         ({"dtype": torch.float16}, BackendError, "backend 'reference' cannot run: dtype must be"),
+        ({"backend": "cpu"}, BackendError, "backend 'cpu' cannot run: it runs the denoiser models.create"),
     ],
 )
 def test_bad_input(denoiser, conditions, change, error, message):
@@ -181,8 +187,8 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch):
     def install(*reasons):
-        monkeypatch.setattr(backends, "BACKENDS", [Fake(list(reasons)), *backends.BACKENDS])
-        backends._say_once.cache_clear()
+        monkeypatch.setattr(backends, "BACKENDS", [Fake(list(reasons)), backends.Reference()])
+        choice.say_once.cache_clear()
 
     return install
 

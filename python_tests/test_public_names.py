@@ -19,7 +19,7 @@ PARAMETERS = {
     "ECGTwin.generate": ["self", "record", "report", "heart_rate", "age", "sex", "sampling"],
     "ECGTwin.sample": [
         "self", "base_vector", "condition", "count", "sampler", "steps", "seed", "first_index", "batch_size",
-        "backend", "progress",
+        "backend", "dtype", "progress",
     ],
     "Record": ["signal", "sampling_rate", "leads", "age", "sex", "report", "heart_rate", "source"],
     "read_record": ["path", "offset", "seconds", "overrides"],

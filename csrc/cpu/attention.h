@@ -8,24 +8,21 @@
 
 namespace ecgtwin::ECGTWIN_VARIANT {
 
-// Scores [keys][tile] of packed or strided keys against a panel of queries, plus `bias` by key where given; their
-// largest by position goes to `largest`.
-template <class T, bool biased>
-ECGTWIN_NOINLINE void attention_scores(const uint32_t* keys, int64_t count, int64_t key_step, int64_t pair_step,
-                                       const uint32_t* queries, int64_t pairs, const float* bias, float* scores,
-                                       Vector* largest) {
+// Scores [count][tile] of keys against a panel of queries, key i of pair k being at keys[i + k * step]; their largest by
+// position goes to `largest`.
+template <class T>
+ECGTWIN_NOINLINE void attention_scores(const uint32_t* keys, int64_t count, int64_t step, const uint32_t* queries,
+                                       int64_t pairs, float* scores, Vector* largest) {
   Vector top[T::vectors];
   ECGTWIN_UNROLL
   for (int j = 0; j < T::vectors; ++j) top[j] = broadcast(-3e38f);
-  for (int64_t key = 0; key < count; key += T::rows, keys += key_step)
-    multiply<T, 0>(keys, 1, pair_step, queries, pairs,
-                   [&](Block<T, T::rows>& block) __attribute__((always_inline)) {
-                     ECGTWIN_EACH(T::rows) {
-                       if (biased) block[i][j] += broadcast(bias[key + i]);
-                       top[j] = maximum(top[j], block[i][j]);
-                       store_aligned(scores + (key + i) * T::tile + j * kLanes, block[i][j]);
-                     }
-                   });
+  for (int64_t key = 0; key < count; key += T::rows)
+    multiply<T, 0>(keys + key, 1, step, queries, pairs, [&](Block<T, T::rows>& block) __attribute__((always_inline)) {
+      ECGTWIN_EACH(T::rows) {
+        top[j] = maximum(top[j], block[i][j]);
+        store_aligned(scores + (key + i) * T::tile + j * kLanes, block[i][j]);
+      }
+    });
   for (int j = 0; j < T::vectors; ++j) largest[j] = top[j];
 }
 
@@ -72,25 +69,32 @@ ECGTWIN_INLINE void self_attention(const uint32_t* keys, const uint32_t* values,
   for (int64_t head = 0; head < heads; ++head) {
     Vector largest[T::vectors], inverse[T::vectors];
     uint32_t* own = queries + head * pairs * T::tile;
-    attention_scores<T, false>(keys + head * pairs * length, length, T::rows, length, own, pairs, nullptr, scores,
-                                  largest);
+    attention_scores<T>(keys + head * pairs * length, length, length, own, pairs, scores, largest);
     exponentials<T>(scores, length, largest, inverse);
     attended_values<T>(values + head * head_size * (length / T::pack), head_size, length,
                        reinterpret_cast<const uint32_t*>(scores), inverse, own);
   }
 }
 
-// Attention weights of one tile for `tokens` keys a head, as a panel of heads x tokens rows.
-// keys: packed by head as [head][tokens / rows][head_size / pack][rows]; bias: by token. scores: room for [tokens][tile].
+// Attention weights of one tile for `tokens` keys a head, as a panel of heads x tokens rows. The score of a row is
+// (keys x panel + offset) factor + bias; keys are packed, the factor is by position, offset and bias are by row.
+// scores: room for [tokens][tile].
 template <class T>
-ECGTWIN_NOINLINE void token_attention(const uint32_t* keys, const float* bias, int64_t tokens, int64_t heads,
-                                      int64_t head_size, const uint32_t* queries, float* scores, uint32_t* weights) {
-  const int64_t pairs = head_size / T::pack;
-  for (int64_t head = 0; head < heads; ++head) {
+ECGTWIN_NOINLINE void token_attention(const uint32_t* keys, const float* offset, const float* bias, int64_t tokens,
+                                      int64_t heads, const uint32_t* panel, int64_t pairs, const Vector* factor,
+                                      float* scores, uint32_t* weights) {
+  for (int64_t head = 0; head < heads; ++head, keys += tokens * pairs, offset += tokens, bias += tokens) {
     Vector largest[T::vectors], sum[T::vectors];
-    attention_scores<T, true>(keys + head * tokens * pairs, tokens, T::rows * pairs, T::rows,
-                                 queries + head * pairs * T::tile, pairs, bias, scores, largest);
-    for (int j = 0; j < T::vectors; ++j) sum[j] = zero();
+    ECGTWIN_UNROLL
+    for (int j = 0; j < T::vectors; ++j) largest[j] = broadcast(-3e38f), sum[j] = zero();
+    product<T>(keys, panel, tokens, pairs, [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
+      ECGTWIN_EACH(T::rows) {
+        const Vector score =
+            multiply_add(block[i][j] + broadcast(offset[row + i]), factor[j], broadcast(bias[row + i]));
+        largest[j] = maximum(largest[j], score);
+        store_aligned(scores + (row + i) * T::tile + j * kLanes, score);
+      }
+    });
     for (int64_t token = 0; token < tokens; ++token)
       ECGTWIN_UNROLL
       for (int j = 0; j < T::vectors; ++j) {
@@ -99,6 +103,7 @@ ECGTWIN_NOINLINE void token_attention(const uint32_t* keys, const float* bias, i
         sum[j] += value;
         store_aligned(place, value);
       }
+    ECGTWIN_UNROLL
     for (int j = 0; j < T::vectors; ++j) sum[j] = broadcast(1.0f) / sum[j];
     for (int64_t token = 0; token < tokens; token += 2) {
       Block<T, 2> value;

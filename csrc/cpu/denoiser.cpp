@@ -38,7 +38,7 @@ void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t
                store_aligned(values[i] + j * kLanes, block[i][j] + broadcast(a.modulation_bias[row + i]));
                for (int64_t step = 0; step < count; ++step)
                  for (int64_t i = 0; i < T::rows; ++i)
-                   team.table.rows[step * net.modulations() + row + i] = values[i][step];
+                   team.table.rows[step * net.modulation_stride() + row + i] = values[i][step];
              });
 }
 
@@ -115,7 +115,7 @@ bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserT
     }
     if (member == 0) team.stop[step & 1] = __atomic_load_n(&a.status[1], __ATOMIC_RELAXED);
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) embed<T>(w, own.latent, tile);
-    const float* modulation = team.table.rows + step % T::tile * net.modulations();
+    const float* modulation = team.table.rows + step % T::tile * net.modulation_stride();
     for (int64_t block = 0; block < net.depth; ++block)
       transformer_block<T, DenoiserBlock>(w, block, modulation + block * 6 * net.width, condition);
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) finish_step<T>(a, w, own, record, step, tile);

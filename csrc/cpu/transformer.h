@@ -86,6 +86,29 @@ ECGTWIN_NOINLINE void constant_output(const float* values, int64_t width, float*
   }
 }
 
+// By position, the reciprocal deviation over channels of the queries that TransformerBlock tells of.
+template <class T>
+ECGTWIN_NOINLINE void query_factors(const TransformerBlock& block, int64_t width, const uint32_t* panel, Vector* factor) {
+  Vector sum[T::vectors];
+  ECGTWIN_UNROLL
+  for (int j = 0; j < T::vectors; ++j) sum[j] = zero();
+  const uint32_t* weights = block.triangle;
+  for (int64_t row = 0; row < width; row += T::rows) {
+    const int64_t pairs = (width - row) / T::pack;
+    multiply<T, 512>(weights, 1, T::rows, panel + row / T::pack * T::tile, pairs,
+                     [&](Block<T, T::rows>& product) __attribute__((always_inline)) {
+                       ECGTWIN_EACH(T::rows) {
+                         const Vector value = product[i][j] + broadcast(block.triangle_offset[row + i]);
+                         sum[j] = multiply_add(value, value, sum[j]);
+                       }
+                     });
+    weights += T::rows * pairs;
+  }
+  const Vector share = broadcast(1.0f / static_cast<float>(width));
+  for (int j = 0; j < T::vectors; ++j)
+    factor[j] = broadcast(1.0f) / square_roots(multiply_add(sum[j], share, broadcast(1e-5f)));
+}
+
 template <class T, class Kind>
 ECGTWIN_INLINE void cross_attention(const Worker<T>& w, const TransformerBlock& block, int64_t index,
                                     const TransformerCondition& condition, int64_t tile) {
@@ -95,20 +118,16 @@ ECGTWIN_INLINE void cross_attention(const Worker<T>& w, const TransformerBlock& 
     constant_output<T, Kind>(condition.constant + index * net.width, net.width, x);
     return;
   }
-  const int64_t pairs = w.pairs(), weight_rows = net.heads * condition.tokens;
+  const int64_t pairs = w.pairs(), rows = net.heads * condition.tokens;
   layer_norm<T, Affine::none>(x, net.width, nullptr, nullptr, Kind::eps, w.panel(tile));
-  if constexpr (Kind::norm_queries) {
-    linear<T, false>(block.cross_query, w.panel(tile), net.width, pairs, block.cross_query_bias, w.own.cross, T::tile);
-    layer_norm<T, Affine::scale_shift>(w.own.cross, net.width, block.query_scale, block.query_shift, 1e-5f,
-                                       w.queries(tile));
-  } else {
-    linear_to_panel<T>(block.cross_query, w.panel(tile), net.width, pairs, block.cross_query_bias, net.query_factor,
-                       w.queries(tile), T::tile);
-  }
-  token_attention<T>(condition.keys + index * condition.tokens * pairs, condition.bias, condition.tokens, net.heads,
-                     net.head_size(), w.queries(tile), w.own.scores, w.own.weights);
-  cross_output<T, Kind>(condition.values + index * net.width * (weight_rows / T::pack), w.own.weights, net.width,
-                        weight_rows / T::pack, block.cross_bias, x);
+  Vector factor[T::vectors];
+  for (int j = 0; j < T::vectors; ++j) factor[j] = broadcast(1.0f);
+  if constexpr (Kind::norm_queries) query_factors<T>(block, net.width, w.panel(tile), factor);
+  const float *offset = condition.scores + index * 2 * rows, *bias = offset + rows;
+  token_attention<T>(condition.keys + index * rows * pairs, offset, bias, condition.tokens, net.heads, w.panel(tile),
+                     pairs, factor, w.own.scores, w.own.weights);
+  cross_output<T, Kind>(condition.values + index * net.width * (rows / T::pack), w.own.weights, net.width,
+                        rows / T::pack, block.cross_bias, x);
 }
 
 template <class T, class Kind>

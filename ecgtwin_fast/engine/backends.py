@@ -88,7 +88,7 @@ def choose(name: str, request: Request) -> Backend:
         reasons = backend.not_supported_reasons(request)
         if not reasons:
             if refusals:
-                say_once(f"using backend {backend.name!r}, because " + "; ".join(refusals), 5)
+                say_once(f"using backend {backend.name!r}, because " + "; ".join(refusals), 4)
             return backend
         refusals.append(f"backend {backend.name!r} cannot run: {'; '.join(reasons)}")
     raise BackendError("; ".join(refusals))

@@ -30,5 +30,5 @@ def use_cpu_engine(backend: str, what: str, reasons: list[str]) -> bool:
     refusal = f"backend 'cpu' cannot run {what}: {'; '.join(reasons)}"
     if backend == "cpu":
         raise BackendError(refusal)
-    say_once(f"using backend 'reference' for {what}, because {refusal}", 4)
+    say_once(f"using backend 'reference' for {what}, because {refusal}", 5)
     return False

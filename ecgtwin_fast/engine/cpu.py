@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..models.ecgtwin import DiT
 from .conditions import distinct
-from .cpu_denoiser import PackedDenoiser, pack_conditions, pack_denoiser
+from .cpu_denoiser import PackedDenoiser, conditions, pack_denoiser
 from .cpu_support import PackCache, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout
 from .request import Request
@@ -51,7 +51,7 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
     given = (request.text_embed, request.patient, request.base_vector)
     text, patient, base = (value.to("cpu", torch.float32) for value in given)
     mask = None if request.text_mask is None else request.text_mask.to("cpu")
-    conditions = pack_conditions(denoiser, packed.cross, text, mask, patient, order)
+    known = conditions(denoiser, packed.cross, text, mask, patient, order)
     first, base_of = distinct((row,) for row in base)
     # One by one, because a product's rounding may depend on how many rows it has.
     bases = torch.cat([denoiser.ib_projector(base[record : record + 1].clone()) for record in first])
@@ -68,10 +68,10 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
         return torch.ops.ecgtwin_fast.cpu_denoise(
             packed.network,
             packed.blocks,
-            conditions.keys,
-            conditions.values,
-            conditions.bias,
-            conditions.of_record,
+            known.keys,
+            known.scores,
+            known.values,
+            known.of_record,
             time,
             bases,
             base_of,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from ..models.ecgtwin import CrossAttention, DiT, rotary_tables
-from .conditions import Conditions, CrossWeights, collect, distinct, output_by_head, pack_condition
+from ..models.ecgtwin import DiT, rotary_tables
+from .conditions import Conditions, CrossAttention, distinct, pack_conditions, pack_cross_attention
 from .cpu_support import attention_parts, mlp_chunks
-from .packing import LOG2_E, Layout, on_huge_pages, strips
+from .packing import Layout, on_huge_pages, strips
 
 
 class PackedDenoiser(NamedTuple):
@@ -20,23 +18,46 @@ class PackedDenoiser(NamedTuple):
 
     network: list[Tensor]
     blocks: list[Tensor]
-    cross: CrossWeights
+    cross: CrossAttention
     heads: int
     ratio: int
     length: int
 
 
-def _cross_weights(layers: list[CrossAttention]) -> CrossWeights:
-    def stacked(name: str, parameter: str) -> Tensor:
-        return torch.stack([getattr(getattr(layer, name), parameter) for layer in layers])
+def _stacked(modules: list[nn.Module]) -> tuple[Tensor, Tensor]:
+    return torch.stack([module.weight for module in modules]), torch.stack([module.bias for module in modules])
 
-    scale, shift = (torch.stack([stacked("k_norm", part), stacked("v_norm", part)]) for part in ("weight", "bias"))
-    return CrossWeights(
-        stacked("kv_proj", "weight").flatten(0, 1),
-        stacked("kv_proj", "bias").flatten(),
-        (scale, shift),
-        output_by_head(stacked("out_proj", "weight"), layers[0].heads),
-        stacked("out_proj", "bias"),
+
+def _centred(query: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of queries less their mean over channels: what a LayerNorm leaves of them."""
+    weight, bias = query.weight.double(), query.bias.double()
+    return weight - weight.mean(dim=0), bias - bias.mean()
+
+
+def _triangle(query: nn.Linear, order: Layout) -> tuple[Tensor, Tensor]:
+    """R as strips of rows, each from its first row's column on, and r: |R x + r| is the length of the centred queries
+    (csrc/transformer.h)."""
+    weight, bias = _centred(query)
+    _, triangle = torch.linalg.qr(torch.cat([weight, bias[:, None]], dim=1), mode="r")
+    rows, offset = triangle[:, :-1].float(), triangle[:, -1].float()
+    starts = range(0, len(rows), order.rows)
+    return torch.cat([strips(rows[i : i + order.rows, i:], order).flatten() for i in starts]), offset
+
+
+def _pack_cross_attention(denoiser: DiT) -> CrossAttention:
+    layers = [block.attn2 for block in denoiser.blocks]
+    weight, bias = _stacked([layer.kv_proj for layer in layers])
+    scales, shifts = zip(*(_stacked([layer.k_norm, layer.v_norm]) for layer in layers), strict=True)
+    scale, shift = _stacked([layer.q_norm for layer in layers])
+    queries, offsets = zip(*(_centred(layer.q_proj) for layer in layers), strict=True)
+    return pack_cross_attention(
+        (denoiser.text_projector.weight, denoiser.text_projector.bias),
+        (weight.unflatten(1, (2, -1)), bias.unflatten(1, (2, -1))),
+        (torch.stack(scales), torch.stack(shifts)),
+        ((torch.stack(queries) * scale[..., None]).float(), (torch.stack(offsets) * scale).float(), shift),
+        _stacked([layer.out_proj for layer in layers]),
+        layers[0].heads,
+        eps=1e-6,
     )
 
 
@@ -45,15 +66,13 @@ def pack_denoiser(denoiser: DiT, order: Layout) -> PackedDenoiser:
     width = denoiser.x_embedder.out_features
     heads = denoiser.blocks[0].attn1.num_heads
     cosine, sine = rotary_tables(denoiser.length, width)
-    factor = LOG2_E / math.sqrt(width // heads)
     blocks: list[Tensor] = []
     for block in denoiser.blocks:
-        cross = block.attn2
         matrices, biases = attention_parts(block.attn1.in_proj_weight, block.attn1.in_proj_bias, block.attn1.out_proj)
         up, down = mlp_chunks(block.mlp[0].weight, block.mlp[2].weight)
-        blocks += [strips(matrix, order) for matrix in (*matrices, cross.q_proj.weight, up, down)]
-        blocks += [*biases, cross.q_proj.bias, cross.q_norm.weight * factor, cross.q_norm.bias * factor]
-        blocks += [cross.out_proj.bias, block.mlp[0].bias, block.mlp[2].bias]
+        triangle, offset = _triangle(block.attn2.q_proj, order)
+        blocks += [*(strips(matrix, order) for matrix in matrices), triangle, strips(up, order), strips(down, order)]
+        blocks += [*biases, offset, block.attn2.out_proj.bias, block.mlp[0].bias, block.mlp[2].bias]
     modulations = [block.adaLN_modulation[1] for block in denoiser.blocks]
     network = [
         denoiser.x_embedder.weight,
@@ -67,33 +86,29 @@ def pack_denoiser(denoiser: DiT, order: Layout) -> PackedDenoiser:
     ]
     copies = on_huge_pages(blocks + network)
     ratio = denoiser.blocks[0].mlp[0].out_features // width
-    cross = _cross_weights([block.attn2 for block in denoiser.blocks])
+    cross = _pack_cross_attention(denoiser)
     return PackedDenoiser(copies[len(blocks) :], copies[: len(blocks)], cross, heads, ratio, denoiser.length)
 
 
-def pack_conditions(
+def conditions(
     denoiser: DiT,
-    cross: CrossWeights,
+    cross: CrossAttention,
     text_embed: Tensor,
     text_mask: Tensor | None,
     patient: Tensor,
     order: Layout,
 ) -> Conditions:
-    """Tokens, keys and values of every distinct condition, each computed by itself, whatever its batch is.
-
-    Padding is left out.
-    """
-    valid = [slice(None)] * len(text_embed) if text_mask is None else list(text_mask != 0)
+    """Keys and values of every distinct condition; padding is left out."""
+    every = torch.arange(text_embed.shape[1])
+    valid = [every] * len(text_embed) if text_mask is None else [every[mask != 0] for mask in text_mask]
     first, of_record = distinct(
-        (text[keep], torch.arange(len(text))[keep], own)
-        for text, keep, own in zip(text_embed, valid, patient, strict=True)
+        (text[keep], keep, own) for text, keep, own in zip(text_embed, valid, patient, strict=True)
     )
-
-    def packed(record: int) -> tuple[Tensor, Tensor, Tensor]:
-        text = text_embed[record]
-        tokens = torch.cat([patient[record].expand(len(text), -1), text], dim=-1)
-        tokens = denoiser.c_pos_embed(denoiser.text_projector(tokens)[None])[0][valid[record]]
-        tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
-        return pack_condition(tokens, torch.zeros(len(tokens)), cross, order)
-
-    return collect(map(packed, first), of_record)
+    learned = denoiser.c_pos_embed.pos_encoding[0]
+    tokens = [
+        torch.cat([patient[record].expand(len(valid[record]), -1), text_embed[record][valid[record]]], dim=-1)
+        for record in first
+    ]
+    positions = [learned[valid[record]] for record in first]
+    unbiased = [torch.zeros(len(part)) for part in tokens]
+    return pack_conditions(cross, tokens, positions, unbiased, of_record, order)

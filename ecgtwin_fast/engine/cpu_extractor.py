@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..models.ecgtwin import rotary_tables
 from ..models.extractor import BaseExtractor
 from .choice import use_cpu_engine
-from .conditions import Conditions, CrossWeights, collect, distinct, output_by_head, pack_condition
+from .conditions import Conditions, CrossAttention, distinct, pack_conditions, pack_cross_attention
 from .cpu_support import PackCache, attention_parts, mlp_chunks, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout, on_huge_pages, strips
 
@@ -29,7 +28,7 @@ class PackedExtractor(NamedTuple):
     embedding: list[Tensor]
     modulation: Tensor
     blocks: list[Tensor]
-    cross: CrossWeights
+    cross: CrossAttention
     heads: int
     ratio: int
 
@@ -50,26 +49,29 @@ def pack_extractor(extractor: BaseExtractor, order: Layout) -> PackedExtractor:
     width, heads = extractor.signal_embedding.out_features, extractor.layers[0].self_attn.num_heads
     blocks: list[Tensor] = []
     modulation: list[Tensor] = []
-    projections, unused = [], torch.zeros(width)
+    queries, projections = [], []
+    unused = torch.empty(0, dtype=torch.int32), torch.empty(0)
     for layer in extractor.layers:
         attention, cross = layer.self_attn, layer.cross_attn
         matrices, biases = attention_parts(attention.in_proj_weight, attention.in_proj_bias, attention.out_proj)
         weight, bias = cross.in_proj_weight.split([width, 2 * width]), cross.in_proj_bias.split([width, 2 * width])
-        query, query_bias = _with_norm(weight[0], bias[0], layer.layer_norm2)
+        queries.append(_with_norm(weight[0], bias[0], layer.layer_norm2))
         projections.append(_with_norm(weight[1], bias[1], layer.condition_norm))
         up, down = mlp_chunks(layer.feed_forward.fc1.weight, layer.feed_forward.fc2.weight)
-        blocks += [strips(matrix, order) for matrix in (*matrices, query, up, down)]
-        blocks += [*biases, query_bias, unused, unused, cross.out_proj.bias]
-        blocks += [layer.feed_forward.fc1.bias, layer.feed_forward.fc2.bias]
+        blocks += [*(strips(matrix, order) for matrix in matrices), unused[0], strips(up, order), strips(down, order)]
+        blocks += [*biases, unused[1], cross.out_proj.bias, layer.feed_forward.fc1.bias, layer.feed_forward.fc2.bias]
         modulation += _modulation(layer.layer_norm1, layer.layer_norm3)
+    both, both_bias = (torch.stack(parts).unflatten(1, (2, -1)) for parts in zip(*projections, strict=True))
+    query, query_bias = map(torch.stack, zip(*queries, strict=True))
     outputs = [layer.cross_attn.out_proj for layer in extractor.layers]
-    weights, projection_biases = zip(*projections, strict=True)
-    cross = CrossWeights(
-        torch.cat(weights),
-        torch.cat(projection_biases),
+    cross = pack_cross_attention(
+        (extractor.text_projector.weight, extractor.text_projector.bias),
+        (both, both_bias),
         None,
-        output_by_head(torch.stack([output.weight for output in outputs]), heads),
-        torch.stack([output.bias for output in outputs]),
+        (query, query_bias, torch.zeros_like(query_bias)),
+        (torch.stack([output.weight for output in outputs]), torch.stack([output.bias for output in outputs])),
+        heads,
+        eps=1e-5,
     )
     embedding = [extractor.signal_embedding.weight.clone(), extractor.signal_embedding.bias.clone()]
     ratio = extractor.layers[0].feed_forward.fc1.out_features // width
@@ -98,27 +100,21 @@ def _conditions(
     patient: Tensor | None,
     order: Layout,
 ) -> Conditions:
-    """Every distinct condition, computed by itself; padding is left out unless the mask is one that adds to scores."""
-    width = extractor.signal_embedding.out_features
-
-    def packed_tokens(tokens: Tensor, score_bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return pack_condition(F.layer_norm(tokens, (width,), eps=1e-5), score_bias, packed.cross, order)
-
+    """Keys and values of every distinct condition; padding is left out unless the mask is one that adds to scores."""
     if text_embed is None:
-        only = packed_tokens(extractor.classfree_emb, torch.zeros(1))
-        return collect([only], torch.zeros(batch, dtype=torch.int64))
+        # The class-free token is not projected: nothing is, and the projection's bias is taken off again.
+        nothing = torch.zeros(1, extractor.text_projector.in_features)
+        token = extractor.classfree_emb - extractor.text_projector.bias
+        return pack_conditions(packed.cross, [nothing], [token], [torch.zeros(1)], torch.zeros(batch).long(), order)
     mask = torch.ones(text_embed.shape[:2]) if text_mask is None else (text_mask != 0).float()
     if not extractor.float_mask:
         text_embed = [text[keep != 0] for text, keep in zip(text_embed, mask, strict=True)]
         mask = [keep[keep != 0] for keep in mask]
     first, of_record = distinct(zip(text_embed, mask, patient, strict=True))
-
-    def packed_record(record: int) -> tuple[Tensor, Tensor, Tensor]:
-        text = text_embed[record]
-        tokens = extractor.text_projector(torch.cat([text, patient[record].expand(len(text), -1)], dim=-1))
-        return packed_tokens(tokens, mask[record])
-
-    return collect(map(packed_record, first), of_record)
+    tokens = [
+        torch.cat([text_embed[record], patient[record].expand(len(text_embed[record]), -1)], dim=-1) for record in first
+    ]
+    return pack_conditions(packed.cross, tokens, None, [mask[record] for record in first], of_record, order)
 
 
 _extractors = PackCache(pack_extractor)
@@ -161,8 +157,8 @@ def extract(
         [*packed.embedding, cosine.T.contiguous(), sine.T.contiguous(), packed.modulation],
         packed.blocks,
         conditions.keys,
+        conditions.scores,
         conditions.values,
-        conditions.bias,
         conditions.of_record,
         latents.to("cpu", torch.float32).contiguous(),
         packed.heads,

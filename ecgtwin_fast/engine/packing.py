@@ -37,6 +37,14 @@ def dwords(matrix: Tensor, order: Layout) -> Tensor:
     return matrix.to(torch.bfloat16 if order.pack == 2 else torch.float32).contiguous().view(torch.int32)
 
 
+def dwords_of_columns(matrix: Tensor, order: Layout) -> Tensor:
+    """`dwords` of the transposed matrix, transposed: (..., K, N) to (..., K / pack, N)."""
+    if order.pack == 1:
+        return matrix.contiguous().view(torch.int32)
+    bits = matrix.to(torch.bfloat16).view(torch.int16).to(torch.int32)
+    return bits[..., 0::2, :] & 0xFFFF | bits[..., 1::2, :] << 16
+
+
 def padded(tensor: Tensor, dim: int, multiple: int, value: float = 0.0) -> Tensor:
     """The tensor, its dimension `dim` (negative) filled up with `value` to a multiple."""
     missing = -tensor.shape[dim] % multiple
