@@ -3,7 +3,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <memory>
 #include <vector>
 
 #include "engine_binding.h"
@@ -61,21 +60,17 @@ std::vector<DecoderLayer> read_layers(const char* op, at::IntArrayRef layers, Te
   return result;
 }
 
-// The largest of everything that layers need, in elements.
-struct Sizes {
-  int64_t buffer = 0, panels = 0, moments = 0, rows = 0, attended = 0, queries = 0, scores = 0;
-};
-
-Sizes measure(const DecoderArgs& a, const std::vector<DecoderLayer>& layers, const ProductLayout& layout) {
-  Sizes most;
+DecoderSizes measure(const DecoderArgs& a, const std::vector<DecoderLayer>& layers, const ProductLayout& layout) {
+  DecoderSizes most{};
   const auto grow = [](int64_t& size, int64_t needed) { size = std::max(size, needed); };
+  most.products = kProducts * kBlockRows * layout.tile;
   grow(most.buffer, a.mixed * kLatentPlanes * a.lanes);
   for (const DecoderLayer& layer : layers) {
     const int64_t length = layer.planes * a.lanes, row = layer.in / layout.pack;
     const int64_t window = layer.kind == DecoderLayerKind::convolution ? kLatentPlanes : 1;
     grow(most.buffer, std::max(layer.in * length, layer.out * layer.planes_out() * a.lanes));
-    grow(most.panels, length / window * layer.points() * row);
     grow(most.moments, 2 * layer.groups);
+    grow(most.panels, length / window * layer.points() * row);
     grow(most.rows, 2 * (layer.planes + 2) * a.lanes);
     if (layer.kind != DecoderLayerKind::attention) continue;
     grow(most.attended, row * length);
@@ -83,26 +78,6 @@ Sizes measure(const DecoderArgs& a, const std::vector<DecoderLayer>& layers, con
     grow(most.scores, length * layout.tile);
   }
   return most;
-}
-
-DecoderTeam carve_team(Arena& arena, const Sizes& sizes, int64_t members) {
-  DecoderTeam team{};
-  for (float*& buffer : team.buffers) buffer = arena.take<float>(sizes.buffer);
-  team.moments = arena.take<float>(sizes.moments);
-  team.panels = arena.take<uint32_t>(sizes.panels);
-  team.keys = arena.take<uint32_t>(sizes.attended);
-  team.values = arena.take<uint32_t>(sizes.attended);
-  team.team.size = members;
-  return team;
-}
-
-DecoderScratch carve_scratch(Arena& arena, const Sizes& sizes, const ProductLayout& layout) {
-  DecoderScratch own;
-  own.rows = arena.take<float>(sizes.rows);
-  own.products = arena.take<float>(kProducts * kBlockRows * layout.tile);
-  own.queries = arena.take<uint32_t>(sizes.queries);
-  own.scores = arena.take<float>(sizes.scores);
-  return own;
 }
 
 Tensor decode(TensorList weights, at::IntArrayRef numbers, const Tensor& latents, int64_t leads, double eps,
@@ -117,7 +92,8 @@ Tensor decode(TensorList weights, at::IntArrayRef numbers, const Tensor& latents
   TORCH_CHECK(threads > 0, op, ": threads must be at least 1, but it is ", threads);
   TORCH_CHECK(weights.size() >= 2, op, ": weights must begin with the latent's convolution");
   DecoderArgs a{};
-  a.batch = latents.size(0), a.channels = latents.size(1), a.lanes = length / kLatentPlanes;
+  const int64_t batch = latents.size(0);
+  a.channels = latents.size(1), a.lanes = length / kLatentPlanes;
   a.mixed = weights[1].numel(), a.leads = leads, a.eps = static_cast<float>(eps);
   TensorReader read(op, "weights", weights);
   a.mix = read.next<float>(a.mixed * a.channels);
@@ -131,30 +107,19 @@ Tensor decode(TensorList weights, at::IntArrayRef numbers, const Tensor& latents
   data_of<int64_t>(op, "status", status, 2);
   a.status = status.data_ptr<int64_t>();
   a.bfloat16 = bfloat16;
-  Tensor signals = at::empty({a.batch, leads, last.planes_out() * a.lanes}, latents.options());
-  if (a.batch == 0) return signals;
+  Tensor signals = at::empty({batch, leads, last.planes_out() * a.lanes}, latents.options());
+  if (batch == 0) return signals;
   a.signals = signals.data_ptr<float>();
 
   // Where rows are fewest, at the end, their tiles are what members share.
-  const Shares shares = share_records(a.batch, threads, last.planes / kLatentPlanes * a.lanes / layout.tile);
-  const Sizes sizes = measure(a, layers, layout);
-  int64_t next = 0;
-  a.next = &next;
-  a.alone = shares.alone;
-  a.team_size = shares.team_size;
-  std::vector<DecoderTeam> single(shares.alone ? shares.threads : 0), joint(shares.teams);
-  std::vector<DecoderScratch> scratch(shares.threads);
-  std::unique_ptr<HugeMemory> memory;
-  allocate(memory, [&](Arena& arena) {
-    for (DecoderScratch& own : scratch) own = carve_scratch(arena, sizes, layout);
-    for (DecoderTeam& team : single) team = carve_team(arena, sizes, 1);
-    for (DecoderTeam& team : joint) team = carve_team(arena, sizes, shares.team_size);
-  });
-  a.scratch = scratch.data();
-  a.single = single.data();
-  a.joint = joint.data();
+  const Shares shares = share_records(batch, threads, last.planes / kLatentPlanes * a.lanes / layout.tile);
+  const DecoderSizes sizes = measure(a, layers, layout);
+  const HiredCrew<DecoderTeam, DecoderScratch> hired(
+      batch, shares, [&](DecoderTeam& team, Arena& arena) { team.carve(arena, sizes); },
+      [&](DecoderScratch& own, Arena& arena) { own.carve(arena, sizes); });
+  a.crew = hired.crew();
   const auto kernel = kDecode[static_cast<int>(cpu_level())];
-  run_threads(shares.threads, [&](int64_t thread) { kernel(a, thread); });
+  hired.run([&](int64_t thread) { kernel(a, thread); });
   return signals;
 }
 

@@ -50,6 +50,11 @@ struct DecoderLayer {
 
 constexpr int kDecoderBuffers = 3;
 
+// Numbers of elements that suffice for every layer.
+struct DecoderSizes {
+  int64_t buffer, moments, panels, attended, rows, products, queries, scores;
+};
+
 // What the members of a team share.
 struct DecoderTeam {
   Team team;
@@ -57,6 +62,14 @@ struct DecoderTeam {
   float* moments;                   // [group]: mean and reciprocal deviation
   uint32_t* panels;                 // [tile][point][in / pack][ProductLayout::tile]
   uint32_t *keys, *values;          // as csrc/cpu/attention.h takes them
+
+  void carve(Arena& arena, const DecoderSizes& sizes) {
+    for (float*& buffer : buffers) buffer = arena.take<float>(sizes.buffer);
+    moments = arena.take<float>(sizes.moments);
+    panels = arena.take<uint32_t>(sizes.panels);
+    keys = arena.take<uint32_t>(sizes.attended);
+    values = arena.take<uint32_t>(sizes.attended);
+  }
 };
 
 // One thread's own.
@@ -65,26 +78,28 @@ struct DecoderScratch {
   float* products;    // [tile][point][kBlockRows][ProductLayout::tile]
   uint32_t* queries;  // of one tile
   float* scores;      // [length][ProductLayout::tile]
+
+  void carve(Arena& arena, const DecoderSizes& sizes) {
+    rows = arena.take<float>(sizes.rows);
+    products = arena.take<float>(sizes.products);
+    queries = arena.take<uint32_t>(sizes.queries);
+    scores = arena.take<float>(sizes.scores);
+  }
 };
 
 struct DecoderArgs {
   const DecoderLayer* layers;
   int64_t count;
-  const float *mix, *mix_bias;    // (mixed, channels), (mixed): the pointwise convolution of the latent
+  const float *mix, *mix_bias;  // (mixed, channels), (mixed): the pointwise convolution of the latent
   int64_t channels, mixed, leads;
   int64_t lanes;
-  float eps;                      // of every GroupNorm
-  const float* latents;           // (batch, channels, kLatentPlanes * lanes)
-  float* signals;                 // (batch, leads, planes * lanes of the last layer)
-  int64_t batch;
-  int64_t* status;                // [0] counts records; [1], set from outside, ends the work
-  bool bfloat16;
+  float eps;                    // of every GroupNorm
+  const float* latents;         // (batch, channels, kLatentPlanes * lanes)
+  float* signals;               // (batch, leads, planes * lanes of the last layer)
+  int64_t* status;              // [0] counts records; [1], set from outside, ends the work between two records
 
-  // Threads take records 0..alone one by one from `next`; then teams of `team_size` share the others.
-  int64_t alone, team_size;
-  int64_t* next;
-  DecoderTeam *single, *joint;    // by thread; by team
-  const DecoderScratch* scratch;  // by thread
+  bool bfloat16;
+  Crew<DecoderTeam, DecoderScratch> crew;
 };
 
 // Thread `thread` of the run.

@@ -3,7 +3,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -40,44 +39,33 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
   const std::vector<TransformerCondition> conditions = read_conditions(op, keys, scores, values, net, layout);
   const int64_t tokens = most_tokens(conditions);
   a.conditions = conditions.data();
-  a.batch = condition_of.numel();
+  const int64_t batch = condition_of.numel();
   a.steps = time.size(0);
   const int64_t record = net.channels * length;
-  a.condition_of = indices(op, "condition_of", condition_of, a.batch, static_cast<int64_t>(conditions.size()));
-  a.base_of = indices(op, "base_of", base_of, a.batch, base.size(0));
+  a.condition_of = indices(op, "condition_of", condition_of, batch, static_cast<int64_t>(conditions.size()));
+  a.base_of = indices(op, "base_of", base_of, batch, base.size(0));
   a.time = data_of<float>(op, "time", time, a.steps * net.width);
   a.base = data_of<float>(op, "base", base, base.size(0) * net.width);
-  a.x_init = x_init ? data_of<float>(op, "x_init", *x_init, a.batch * record) : nullptr;
-  a.noise = noise ? data_of<float>(op, "noise", *noise, a.steps * a.batch * record) : nullptr;
+  a.x_init = x_init ? data_of<float>(op, "x_init", *x_init, batch * record) : nullptr;
+  a.noise = noise ? data_of<float>(op, "noise", *noise, a.steps * batch * record) : nullptr;
   a.coefficients = data_of<float>(op, "coefficients", coefficients, a.steps * kCoefficients);
   data_of<int64_t>(op, "status", status, 2);
   a.status = status.data_ptr<int64_t>();
   a.seed = static_cast<uint64_t>(seed);
   a.first_index = static_cast<uint64_t>(first_index);
   a.bfloat16 = bfloat16;
-  Tensor latents = at::empty({a.batch, net.channels, length}, time.options());
-  if (a.batch == 0) return latents;
+  Tensor latents = at::empty({batch, net.channels, length}, time.options());
+  if (batch == 0) return latents;
   a.latents = latents.data_ptr<float>();
 
   TORCH_CHECK(threads > 0, op, ": threads must be at least 1, but it is ", threads);
-  const Shares shares = share_records(a.batch, threads, length / layout.tile);
-  int64_t next = 0;
-  a.next = &next;
-  a.alone = shares.alone;
-  a.team_size = shares.team_size;
-  std::vector<DenoiserTeam> single(shares.alone ? shares.threads : 0), joint(shares.teams);
-  std::vector<DenoiserScratch> scratch(shares.threads);
-  std::unique_ptr<HugeMemory> memory;
-  allocate(memory, [&](Arena& arena) {
-    for (DenoiserScratch& own : scratch) own = DenoiserScratch::carve(arena, net, layout, tokens);
-    for (DenoiserTeam& team : single) team.carve(arena, net, layout), team.team.size = 1;
-    for (DenoiserTeam& team : joint) team.carve(arena, net, layout), team.team.size = shares.team_size;
-  });
-  a.scratch = scratch.data();
-  a.single = single.data();
-  a.joint = joint.data();
+  const Shares shares = share_records(batch, threads, length / layout.tile);
+  const HiredCrew<DenoiserTeam, DenoiserScratch> hired(
+      batch, shares, [&](DenoiserTeam& team, Arena& arena) { team.carve(arena, net, layout); },
+      [&](DenoiserScratch& own, Arena& arena) { own.carve(arena, net, layout, tokens); });
+  a.crew = hired.crew();
   const auto kernel = kDenoise[static_cast<int>(cpu_level())];
-  run_threads(shares.threads, [&](int64_t thread) { kernel(a, thread); });
+  hired.run([&](int64_t thread) { kernel(a, thread); });
   return latents;
 }
 

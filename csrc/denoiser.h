@@ -29,15 +29,13 @@ struct DenoiserTeam : TransformerShared {
 struct DenoiserScratch : TransformerScratch {
   float *latent, *x0;  // (channels, length) each: the state and the clean latent predicted by the step before
 
-  static DenoiserScratch carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
-    DenoiserScratch s{TransformerScratch::carve(arena, net, layout, tokens), nullptr, nullptr};
-    s.latent = arena.take<float>(net.channels * net.length);
-    s.x0 = arena.take<float>(net.channels * net.length);
-    return s;
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
+    TransformerScratch::carve(arena, net, layout, tokens);
+    latent = arena.take<float>(net.channels * net.length);
+    x0 = arena.take<float>(net.channels * net.length);
   }
 };
 
-// Threads take records 0..alone one by one from `next`; then `teams` of `team_size` threads share the others.
 struct DenoiserArgs {
   Transformer net;
   const float *out_weight, *out_bias;  // (channels, width), (channels)
@@ -51,15 +49,12 @@ struct DenoiserArgs {
   const float* noise;                  // (steps, batch, channels, length); null: drawn
   const float* coefficients;           // (steps, kCoefficients)
   float* latents;                      // (batch, channels, length)
-  int64_t batch, steps;
+  int64_t steps;
   uint64_t seed, first_index;
   int64_t* status;                     // [0] counts tiles denoised by one step; [1], set from outside, ends the work
 
   bool bfloat16;
-  int64_t alone, team_size;
-  int64_t* next;
-  DenoiserTeam *single, *joint;        // by thread; by team
-  const DenoiserScratch* scratch;      // by thread
+  Crew<DenoiserTeam, DenoiserScratch> crew;
 };
 
 // Thread `thread` of the run.

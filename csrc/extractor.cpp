@@ -3,7 +3,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <memory>
 #include <vector>
 
 #include "transformer_binding.h"
@@ -35,32 +34,21 @@ Tensor extract(TensorList network, TensorList blocks, TensorList keys, TensorLis
   a.modulation = read.next<float>(a.net.modulations());
   const std::vector<TransformerCondition> conditions = read_conditions(op, keys, scores, values, a.net, layout);
   a.conditions = conditions.data();
-  a.batch = latents.size(0);
-  a.condition_of = indices(op, "condition_of", condition_of, a.batch, static_cast<int64_t>(conditions.size()));
-  a.latents = data_of<float>(op, "latents", latents, a.batch * channels * length);
+  const int64_t batch = latents.size(0), tokens = most_tokens(conditions);
+  a.condition_of = indices(op, "condition_of", condition_of, batch, static_cast<int64_t>(conditions.size()));
+  a.latents = data_of<float>(op, "latents", latents, batch * channels * length);
   a.bfloat16 = bfloat16;
-  Tensor base_vectors = at::empty({a.batch, a.net.width}, latents.options());
-  if (a.batch == 0) return base_vectors;
+  Tensor base_vectors = at::empty({batch, a.net.width}, latents.options());
+  if (batch == 0) return base_vectors;
   a.base_vectors = base_vectors.data_ptr<float>();
 
-  const Shares shares = share_records(a.batch, threads, length / layout.tile);
-  int64_t next = 0;
-  a.next = &next;
-  a.alone = shares.alone;
-  a.team_size = shares.team_size;
-  std::vector<ExtractorTeam> single(shares.alone ? shares.threads : 0), joint(shares.teams);
-  std::vector<TransformerScratch> scratch(shares.threads);
-  std::unique_ptr<HugeMemory> memory;
-  allocate(memory, [&](Arena& arena) {
-    for (auto& own : scratch) own = TransformerScratch::carve(arena, a.net, layout, most_tokens(conditions));
-    for (ExtractorTeam& team : single) team.carve(arena, a.net, layout), team.team.size = 1;
-    for (ExtractorTeam& team : joint) team.carve(arena, a.net, layout), team.team.size = shares.team_size;
-  });
-  a.scratch = scratch.data();
-  a.single = single.data();
-  a.joint = joint.data();
+  const Shares shares = share_records(batch, threads, length / layout.tile);
+  const HiredCrew<ExtractorTeam, TransformerScratch> hired(
+      batch, shares, [&](ExtractorTeam& team, Arena& arena) { team.carve(arena, a.net, layout); },
+      [&](TransformerScratch& own, Arena& arena) { own.carve(arena, a.net, layout, tokens); });
+  a.crew = hired.crew();
   const auto kernel = kExtract[static_cast<int>(cpu_level())];
-  run_threads(shares.threads, [&](int64_t thread) { kernel(a, thread); });
+  hired.run([&](int64_t thread) { kernel(a, thread); });
   return base_vectors;
 }
 

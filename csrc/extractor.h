@@ -15,7 +15,6 @@ struct ExtractorTeam : TransformerShared {
   }
 };
 
-// Threads take records 0..alone one by one from `next`; then teams of `team_size` threads share the others.
 struct ExtractorArgs {
   Transformer net;
   const float* modulation;             // scale - 1 and shift of each block's norms in the denoiser's places; gates 1
@@ -23,13 +22,9 @@ struct ExtractorArgs {
   const int64_t* condition_of;         // by record
   const float* latents;                // (batch, channels, length)
   float* base_vectors;                 // (batch, width)
-  int64_t batch;
 
   bool bfloat16;
-  int64_t alone, team_size;
-  int64_t* next;
-  ExtractorTeam *single, *joint;       // by thread; by team
-  const TransformerScratch* scratch;   // by thread
+  Crew<ExtractorTeam, TransformerScratch> crew;
 };
 
 // Thread `thread` of the run.

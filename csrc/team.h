@@ -29,7 +29,9 @@ struct Arena {
     constexpr int64_t line = 64;
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T)), end = used + (bytes + line - 1) / line * line;
     T* part = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    if (base) ECGTWIN_POISON(base + used + bytes, end - used - bytes + line);
+    if (base) {
+      ECGTWIN_POISON(base + used + bytes, end - used - bytes + line);
+    }
     used = end + line;
     return part;
   }
@@ -65,6 +67,25 @@ struct Range {
 };
 static inline Range share_of(int64_t count, int64_t member, int64_t size) {
   return {count * member / size, count * (member + 1) / size};
+}
+
+// How threads share records: each takes records 0..alone one by one from `next`; then teams of `team_size` threads take
+// one each of the others.
+template <class TeamType, class Scratch>
+struct Crew {
+  int64_t batch, alone, team_size;
+  int64_t* next;
+  TeamType *single, *joint;  // by thread; by team
+  const Scratch* scratch;    // by thread
+};
+
+// Calls work(record, member, team) for all that thread `thread` has a share in, until it says no.
+template <class TeamType, class Scratch, class Work>
+static inline void take_records(const Crew<TeamType, Scratch>& crew, int64_t thread, const Work& work) {
+  for (int64_t record; (record = __atomic_fetch_add(crew.next, 1, __ATOMIC_RELAXED)) < crew.alone;)
+    if (!work(record, int64_t{0}, crew.single[thread])) return;
+  const int64_t team = thread / crew.team_size, record = crew.alone + team;
+  if (record < crew.batch) work(record, thread % crew.team_size, crew.joint[team]);
 }
 
 }  // namespace ecgtwin

@@ -64,16 +64,14 @@ struct TransformerScratch {
   float* scores;         // also the panel of a chunk of the MLP's hidden layer
   uint32_t* weights;     // of the cross-attention
 
-  static TransformerScratch carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
     const int64_t row = net.width / layout.pack;
-    const int64_t scores = net.length > net.width ? net.length : net.width;
-    TransformerScratch s{};
-    s.x = arena.take<float>(net.width * net.length);
-    s.panel = arena.take<uint32_t>(row * net.length);
-    s.queries = arena.take<uint32_t>(row * net.length);
-    s.scores = arena.take<float>((tokens > scores ? tokens : scores) * layout.tile);
-    s.weights = arena.take<uint32_t>(net.heads * tokens / layout.pack * layout.tile);
-    return s;
+    const int64_t most = net.length > net.width ? net.length : net.width;
+    x = arena.take<float>(net.width * net.length);
+    panel = arena.take<uint32_t>(row * net.length);
+    queries = arena.take<uint32_t>(row * net.length);
+    scores = arena.take<float>((tokens > most ? tokens : most) * layout.tile);
+    weights = arena.take<uint32_t>(net.heads * tokens / layout.pack * layout.tile);
   }
 };
 

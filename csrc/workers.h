@@ -39,16 +39,6 @@ class HugeMemory {
   char* mapped_;
 };
 
-// Measures what `carve(arena)` takes, then carves it from memory that `memory` comes to own.
-template <typename Carve>
-void allocate(std::unique_ptr<HugeMemory>& memory, const Carve& carve) {
-  Arena measure{nullptr, 0};
-  carve(measure);
-  memory = std::make_unique<HugeMemory>(measure.used);
-  Arena arena{memory->data(), 0};
-  carve(arena);
-}
-
 // Calls work(0) here and work(1), ... each on a thread of its own; returns when all have.
 template <typename Work>
 void run_threads(int64_t count, const Work& work) {
@@ -71,5 +61,46 @@ inline Shares share_records(int64_t batch, int64_t threads, int64_t parts) {
   const int64_t alone = batch - rest;
   return {alone ? threads : rest * size, alone, rest, size};
 }
+
+// A crew with its teams and memory. Teams and scratch take their memory in carve_team(team, arena) and
+// carve_scratch(scratch, arena), which are called twice: to measure, and for good.
+template <class TeamType, class Scratch>
+class HiredCrew {
+ public:
+  template <class CarveTeam, class CarveScratch>
+  HiredCrew(int64_t batch, const Shares& shares, const CarveTeam& carve_team, const CarveScratch& carve_scratch)
+      : threads_(shares.threads),
+        single_(shares.alone ? shares.threads : 0),
+        joint_(shares.teams),
+        scratch_(shares.threads) {
+    for (TeamType& team : single_) team.team.size = 1;
+    for (TeamType& team : joint_) team.team.size = shares.team_size;
+    const auto carve = [&](Arena arena) {
+      for (Scratch& own : scratch_) carve_scratch(own, arena);
+      for (TeamType& team : single_) carve_team(team, arena);
+      for (TeamType& team : joint_) carve_team(team, arena);
+      return arena.used;
+    };
+    memory_ = std::make_unique<HugeMemory>(carve({nullptr, 0}));
+    carve({memory_->data(), 0});
+    crew_ = {batch, shares.alone, shares.team_size, &next_, single_.data(), joint_.data(), scratch_.data()};
+  }
+  HiredCrew(const HiredCrew&) = delete;
+  HiredCrew& operator=(const HiredCrew&) = delete;
+
+  const Crew<TeamType, Scratch>& crew() const { return crew_; }
+
+  template <typename Work>
+  void run(const Work& work) const {
+    run_threads(threads_, work);
+  }
+
+ private:
+  int64_t threads_, next_ = 0;
+  std::vector<TeamType> single_, joint_;
+  std::vector<Scratch> scratch_;
+  std::unique_ptr<HugeMemory> memory_;
+  Crew<TeamType, Scratch> crew_;
+};
 
 }  // namespace ecgtwin

@@ -10,7 +10,7 @@
 
 namespace ecgtwin::ECGTWIN_VARIANT {
 
-constexpr int kAhead = 2048;  // dwords of weights prefetched: the next strip
+constexpr int kAhead = 2048;  // so many dwords of weights further on are prefetched
 
 // Each kind makes `outputs` planes of the window of `planes` planes and one before and one behind.
 
@@ -74,7 +74,8 @@ struct Rows {
   int64_t size() const { return planes * lanes; }
 };
 
-// Adds the planes before the first and behind the last: those, one lane on, and zero at the ends of the record.
+// Adds what precedes the first plane and follows the last: each other's positions of a lane before or behind, and zeros
+// at the ends of the record.
 ECGTWIN_INLINE void add_neighbours(float* planes, Rows rows) {
   float *before = planes - rows.lanes, *behind = planes + rows.size();
   for (int64_t lane = 0; lane < rows.lanes; lane += kLanes) {

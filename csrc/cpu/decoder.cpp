@@ -156,14 +156,12 @@ void decode_record(const Worker& w) {
 
 template <class T>
 void work(const DecoderArgs& a, int64_t thread) {
-  const DecoderScratch& own = a.scratch[thread];
-  if (a.alone > 0)
-    for (int64_t record; (record = __atomic_fetch_add(a.next, 1, __ATOMIC_RELAXED)) < a.alone;) {
-      if (__atomic_load_n(&a.status[1], __ATOMIC_RELAXED)) return;
-      decode_record<T>({a, a.single[thread], own, record, 0});
-    }
-  const int64_t joint = thread / a.team_size, record = a.alone + joint;
-  if (record < a.batch) decode_record<T>({a, a.joint[joint], own, record, thread % a.team_size});
+  take_records(a.crew, thread, [&](int64_t record, int64_t member, DecoderTeam& team) {
+    // A team could not agree on this without a meeting, and has but one record.
+    if (team.team.size == 1 && __atomic_load_n(&a.status[1], __ATOMIC_RELAXED)) return false;
+    decode_record<T>({a, team, a.crew.scratch[thread], record, member});
+    return true;
+  });
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ ECGTWIN_NOINLINE void finish_step(const DenoiserArgs& a, const Worker<T>& w, con
 
     const int64_t offset = channel * net.length + tile * T::tile;
     if (k.k_noise != 0.0f && !a.noise) draw_tile<T>(a, record, static_cast<uint32_t>(step), channel, tile, noise);
-    const float* z = a.noise ? a.noise + (step * a.batch + record) * net.channels * net.length + offset : noise;
+    const float* z = a.noise ? a.noise + (step * a.crew.batch + record) * net.channels * net.length + offset : noise;
     float *state = own.latent + offset, *x0 = own.x0 + offset;
 #pragma omp simd
     for (int64_t i = 0; i < T::tile; ++i) {
@@ -98,11 +98,11 @@ void start(const DenoiserArgs& a, const DenoiserScratch& own, int64_t record, Ra
 
 // Member `member` of a team takes its tiles of a record through all steps. False: ended by a.status[1].
 template <class T>
-bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserTeam& team, const DenoiserScratch& own,
-                Worker<T>& w) {
+bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserTeam& team, const DenoiserScratch& own) {
   const Transformer& net = a.net;
   const TransformerCondition& condition = a.conditions[a.condition_of[record]];
   const int64_t base = a.base_of[record];
+  Worker<T> w{net, own, team, share_of(net.length / T::tile, member, team.team.size), 0};
   start<T>(a, own, record, w.tiles);
   for (int64_t step = 0; step < a.steps; ++step) {
     const int64_t chunk = step / T::tile;
@@ -133,20 +133,9 @@ bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserT
 
 template <class T>
 void work(const DenoiserArgs& a, int64_t thread) {
-  const DenoiserScratch& own = a.scratch[thread];
-  const int64_t tiles = a.net.length / T::tile;
-  if (a.alone > 0) {
-    DenoiserTeam& team = a.single[thread];
-    Worker<T> worker{a.net, own, team, {0, tiles}, 0};
-    for (int64_t record; (record = __atomic_fetch_add(a.next, 1, __ATOMIC_RELAXED)) < a.alone;)
-      if (!trajectory<T>(a, record, 0, team, own, worker)) return;
-  }
-  const int64_t joint = thread / a.team_size, member = thread % a.team_size;
-  const int64_t record = a.alone + joint;
-  if (record >= a.batch) return;
-  DenoiserTeam& team = a.joint[joint];
-  Worker<T> worker{a.net, own, team, share_of(tiles, member, a.team_size), 0};
-  trajectory<T>(a, record, member, team, own, worker);
+  take_records(a.crew, thread, [&](int64_t record, int64_t member, DenoiserTeam& team) {
+    return trajectory<T>(a, record, member, team, a.crew.scratch[thread]);
+  });
 }
 
 }  // namespace

@@ -18,9 +18,11 @@ void sum_positions(const Worker<T>& w, int64_t tile, float* sums) {
 }
 
 template <class T>
-void record(const ExtractorArgs& a, int64_t index, int64_t member, ExtractorTeam& team, Worker<T>& w) {
+void extract_record(const ExtractorArgs& a, int64_t index, int64_t member, ExtractorTeam& team,
+                    const TransformerScratch& own) {
   const Transformer& net = a.net;
   const TransformerCondition& condition = a.conditions[a.condition_of[index]];
+  Worker<T> w{net, own, team, share_of(net.length / T::tile, member, team.team.size), 0};
   for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile)
     embed<T>(w, a.latents + index * net.channels * net.length, tile);
   for (int64_t layer = 0; layer < net.depth; ++layer)
@@ -37,18 +39,10 @@ void record(const ExtractorArgs& a, int64_t index, int64_t member, ExtractorTeam
 
 template <class T>
 void work(const ExtractorArgs& a, int64_t thread) {
-  const int64_t tiles = a.net.length / T::tile;
-  if (a.alone > 0) {
-    ExtractorTeam& team = a.single[thread];
-    Worker<T> worker{a.net, a.scratch[thread], team, {0, tiles}, 0};
-    for (int64_t index; (index = __atomic_fetch_add(a.next, 1, __ATOMIC_RELAXED)) < a.alone;)
-      record<T>(a, index, 0, team, worker);
-  }
-  const int64_t joint = thread / a.team_size, member = thread % a.team_size, index = a.alone + joint;
-  if (index >= a.batch) return;
-  ExtractorTeam& team = a.joint[joint];
-  Worker<T> worker{a.net, a.scratch[thread], team, share_of(tiles, member, a.team_size), 0};
-  record<T>(a, index, member, team, worker);
+  take_records(a.crew, thread, [&](int64_t index, int64_t member, ExtractorTeam& team) {
+    extract_record<T>(a, index, member, team, a.crew.scratch[thread]);
+    return true;
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def decoder_layout(dtype: torch.dtype) -> Layout:
 
 
 def at_points(weight: Tensor, kind: int) -> Tensor:
-    """Weights (N, K, width) of a convolution at all points of its algorithm (csrc/cpu/convolution.h), (points, N, K)."""
+    """Weights (N, K, width) of a convolution at the points of csrc/cpu/convolution.h: (points, N, K)."""
     if kind == POINTWISE:
         return weight[None, ..., 0]
     taps = weight.double()
@@ -56,9 +57,9 @@ def at_points(weight: Tensor, kind: int) -> Tensor:
     points = [0.0, 0.75, -0.75, 1.5, -1.5]
     scaled = []
     for point in points:
-        others = torch.tensor([point - other for other in points if other != point], dtype=torch.float64)
+        distances = math.prod(point - other for other in points if other != point)
         powers = torch.tensor([1.0, point, point**2], dtype=torch.float64)
-        scaled.append(taps @ (powers / others.prod()))
+        scaled.append(taps @ (powers / distances))
     return torch.stack([*scaled, taps[..., 2]])
 
 
