@@ -119,7 +119,7 @@ Tensor decode(TensorList weights, at::IntArrayRef numbers, const Tensor& latents
       [&](DecoderScratch& own, Arena& arena) { own.carve(arena, sizes); });
   a.crew = hired.crew();
   const auto kernel = kDecode[static_cast<int>(cpu_level())];
-  hired.run([&](int64_t thread) { kernel(a, thread); });
+  hired.run([&](int64_t thread) { kernel(a, thread); }, &a.status[1]);
   return signals;
 }
 

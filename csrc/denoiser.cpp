@@ -65,7 +65,7 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
       [&](DenoiserScratch& own, Arena& arena) { own.carve(arena, net, layout, tokens); });
   a.crew = hired.crew();
   const auto kernel = kDenoise[static_cast<int>(cpu_level())];
-  hired.run([&](int64_t thread) { kernel(a, thread); });
+  hired.run([&](int64_t thread) { kernel(a, thread); }, &a.status[1]);
   return latents;
 }
 

@@ -48,7 +48,8 @@ Tensor extract(TensorList network, TensorList blocks, TensorList keys, TensorLis
       [&](TransformerScratch& own, Arena& arena) { own.carve(arena, a.net, layout, tokens); });
   a.crew = hired.crew();
   const auto kernel = kExtract[static_cast<int>(cpu_level())];
-  hired.run([&](int64_t thread) { kernel(a, thread); });
+  int64_t stop = 0;  // not heeded: it is over in milliseconds
+  hired.run([&](int64_t thread) { kernel(a, thread); }, &stop);
   return base_vectors;
 }
 

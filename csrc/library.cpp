@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu_level.h"
+#include "observer.h"
 #include "product_layout.h"
 
 TORCH_LIBRARY(ecgtwin_fast, m) {
@@ -90,6 +91,8 @@ PYBIND11_MODULE(_C, m) {
       },
       pybind11::arg("bfloat16"),
       "(rows, pack, tile) of packed matrices at the level now in use (csrc/product_layout.h); rows 0: no kernels.");
+  m.def("observe", &ecgtwin::set_observer, pybind11::arg("callable"),
+        "Long operators called by this thread will call this now and then, without arguments; None ends it.");
   m.def("set_cpu_level", &set_cpu_level, pybind11::arg("level"),
         "Use this instruction set, or the best the CPU has if that is lower; returns the one now in use.");
 }

@@ -77,6 +77,7 @@ struct Crew {
   int64_t* next;
   TeamType *single, *joint;  // by thread; by team
   const Scratch* scratch;    // by thread
+  bool (*tick)();            // for thread 0 to call between units of work; false: they should end
 };
 
 // Calls work(record, member, team) for all that thread `thread` has a share in, until it says no.

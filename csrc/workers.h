@@ -1,6 +1,10 @@
 // Threads and memory for CPU engines that run long calls of their own.
 #pragma once
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -9,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "observer.h"
 #include "team.h"
 
 namespace ecgtwin {
@@ -39,13 +44,36 @@ class HugeMemory {
   char* mapped_;
 };
 
-// Calls work(0) here and work(1), ... each on a thread of its own; returns when all have.
+// Calls work(0) here and work(1), ... each on a thread of its own; returns when all have. Where it can, on the pool of
+// OpenMP, which torch uses too: idle threads of that pool spin for milliseconds, in the way of any others.
+// Until all have returned, tick() is called here now and then, and *stop set where it says no.
 template <typename Work>
-void run_threads(int64_t count, const Work& work) {
+void run_threads(int64_t count, const Work& work, bool (*tick)(), int64_t* stop) {
+  int64_t finished = 0;
+  const auto run = [&](int64_t thread) {
+    work(thread);
+    __atomic_add_fetch(&finished, 1, __ATOMIC_RELEASE);
+    if (thread != 0) return;
+    while (__atomic_load_n(&finished, __ATOMIC_ACQUIRE) < count) {
+      sched_yield();
+      if (!tick()) __atomic_store_n(stop, 1, __ATOMIC_RELAXED);
+    }
+  };
+#if defined(_OPENMP)
+  bool enough = false;
+#pragma omp parallel num_threads(static_cast<int>(count))
+  {
+    // Kernels wait for each other: all threads must be there, or none.
+    if (omp_get_num_threads() == count) {
+      if (omp_get_thread_num() == 0) enough = true;
+      run(omp_get_thread_num());
+    }
+  }
+  if (enough) return;
+#endif
   std::vector<std::thread> threads;
-  threads.reserve(static_cast<size_t>(count));
-  for (int64_t i = 1; i < count; ++i) threads.emplace_back([&work, i] { work(i); });
-  work(0);
+  for (int64_t i = 1; i < count; ++i) threads.emplace_back([&run, i] { run(i); });
+  run(0);
   for (std::thread& thread : threads) thread.join();
 }
 
@@ -83,7 +111,8 @@ class HiredCrew {
     };
     memory_ = std::make_unique<HugeMemory>(carve({nullptr, 0}));
     carve({memory_->data(), 0});
-    crew_ = {batch, shares.alone, shares.team_size, &next_, single_.data(), joint_.data(), scratch_.data()};
+    crew_ = {batch, shares.alone, shares.team_size, &next_, single_.data(), joint_.data(), scratch_.data(), 
+             &tick_observer};
   }
   HiredCrew(const HiredCrew&) = delete;
   HiredCrew& operator=(const HiredCrew&) = delete;
@@ -91,8 +120,8 @@ class HiredCrew {
   const Crew<TeamType, Scratch>& crew() const { return crew_; }
 
   template <typename Work>
-  void run(const Work& work) const {
-    run_threads(threads_, work);
+  void run(const Work& work, int64_t* stop) const {
+    run_threads(threads_, work, &tick_observer, stop);
   }
 
  private:

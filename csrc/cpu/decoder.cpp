@@ -160,6 +160,7 @@ void work(const DecoderArgs& a, int64_t thread) {
     // A team could not agree on this without a meeting, and has but one record.
     if (team.team.size == 1 && __atomic_load_n(&a.status[1], __ATOMIC_RELAXED)) return false;
     decode_record<T>({a, team, a.crew.scratch[thread], record, member});
+    if (thread == 0 && !a.crew.tick()) __atomic_store_n(&a.status[1], 1, __ATOMIC_RELAXED);
     return true;
   });
 }

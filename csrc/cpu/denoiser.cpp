@@ -96,9 +96,10 @@ void start(const DenoiserArgs& a, const DenoiserScratch& own, int64_t record, Ra
     }
 }
 
-// Member `member` of a team takes its tiles of a record through all steps. False: ended by a.status[1].
+// Thread `thread`, member `member` of a team, takes its tiles of a record through all steps. False: ended by a.status[1].
 template <class T>
-bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserTeam& team, const DenoiserScratch& own) {
+bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t member, DenoiserTeam& team) {
+  const DenoiserScratch& own = a.crew.scratch[thread];
   const Transformer& net = a.net;
   const TransformerCondition& condition = a.conditions[a.condition_of[record]];
   const int64_t base = a.base_of[record];
@@ -122,6 +123,7 @@ bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserT
     // The members have met since the leader wrote this.
     if (team.stop[step & 1]) return false;
     __atomic_fetch_add(&a.status[0], w.tiles.end - w.tiles.begin, __ATOMIC_RELAXED);
+    if (thread == 0 && !a.crew.tick()) __atomic_store_n(&a.status[1], 1, __ATOMIC_RELAXED);
   }
   for (int64_t channel = 0; channel < net.channels; ++channel)
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) {
@@ -134,7 +136,7 @@ bool trajectory(const DenoiserArgs& a, int64_t record, int64_t member, DenoiserT
 template <class T>
 void work(const DenoiserArgs& a, int64_t thread) {
   take_records(a.crew, thread, [&](int64_t record, int64_t member, DenoiserTeam& team) {
-    return trajectory<T>(a, record, member, team, a.crew.scratch[thread]);
+    return trajectory<T>(a, thread, record, member, team);
   });
 }
 

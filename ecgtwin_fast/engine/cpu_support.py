@@ -26,13 +26,18 @@ def precision_reasons(dtype: torch.dtype) -> list[str]:
     return []
 
 
+def weights_of(network: nn.Module) -> list[Tensor]:
+    """All parameters, in the order of the modules; quicker than `parameters()`, which looks for duplicates."""
+    return [weight for module in network.modules() for weight in module._parameters.values() if weight is not None]
+
+
 def module_reasons(network: nn.Module) -> list[str]:
     """Why the weights of a network cannot be taken as they are."""
-    reasons = []
-    other = {str(weight.dtype) for weight in network.parameters()} - {"torch.float32"}
+    reasons, weights = [], weights_of(network)
+    other = {weight.dtype for weight in weights} - {torch.float32}
     if other:
-        reasons.append(f"the weights must be torch.float32, but some are {', '.join(sorted(other))}")
-    devices = {weight.device.type for weight in network.parameters()} - {"cpu"}
+        reasons.append(f"the weights must be torch.float32, but some are {', '.join(sorted(map(str, other)))}")
+    devices = {weight.device.type for weight in weights} - {"cpu"}
     if devices:
         reasons.append(f"the weights must be on the CPU, but some are on {', '.join(sorted(devices))}")
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
@@ -48,7 +53,7 @@ class PackCache:
         self._packed: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 
     def get(self, network: nn.Module, order: Layout):
-        state = tuple((weight.data_ptr(), weight._version) for weight in network.parameters())
+        state = tuple((weight.data_ptr(), weight._version) for weight in weights_of(network))
         known = self._packed.setdefault(network, {})
         if order not in known or known[order][0] != state:
             with torch.no_grad():
