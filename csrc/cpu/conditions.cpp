@@ -20,28 +20,25 @@ Tile tile_of(const ConditionArgs& a, int64_t tile) {
   return {first, rest < kTile ? rest : kTile};
 }
 
-void put(const ConditionArgs& a, void* matrix, int64_t at, float value) {
-  if (a.to.pack == 1)
-    static_cast<float*>(matrix)[at] = value;
-  else
-    store(static_cast<BFloat16*>(matrix) + at, value);
-}
-
-// Place of element (row, column) in packed rows of `columns` elements.
-int64_t packed_index(const ProductLayout& to, int64_t row, int64_t column, int64_t columns) {
-  return ((row / to.rows * (columns / to.pack) + column / to.pack) * to.rows + row % to.rows) * to.pack +
-         column % to.pack;
-}
+// Elements of the results, packed in strips of `strip` rows. Known when compiled, for there are many of them to place.
+template <class Value, int64_t strip, int64_t pack>
+struct Packed {
+  // Element (row, column) of a matrix of `columns` columns that begins at element `matrix`.
+  static void put(void* elements, int64_t matrix, int64_t row, int64_t column, int64_t columns, float value) {
+    const int64_t dword = (row / strip * (columns / pack) + column / pack) * strip + row % strip;
+    store(static_cast<Value*>(elements) + matrix + dword * pack + column % pack, value);
+  }
+};
 
 // Rows `row`.. of a head's keys with the query projection folded in: channels of the positions.
+template <class To>
 void put_keys(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t head, int64_t row,
               const float (&keys)[T::rows][kTile]) {
   for (int64_t t = 0; t < tile.count; ++t) {
     const TokenPlace& place = a.places[tile.first + t];
     if (!place.keys) continue;
     const int64_t matrix = block * a.heads * place.tokens * a.width, token = head * place.tokens + place.index;
-    for (int64_t i = 0; i < T::rows; ++i)
-      put(a, place.keys, matrix + packed_index(a.to, token, row + i, a.width), keys[i][t]);
+    for (int64_t i = 0; i < T::rows; ++i) To::put(place.keys, matrix, token, row + i, a.width, keys[i][t]);
   }
 }
 
@@ -63,6 +60,7 @@ void put_scores(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t
 }
 
 // Rows `row`.. of a head's projected values.
+template <class To>
 void put_values(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t head, int64_t row,
                 const float (&values)[T::rows][kTile]) {
   for (int64_t t = 0; t < tile.count; ++t) {
@@ -73,8 +71,7 @@ void put_values(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t
     }
     const int64_t columns = a.heads * place.tokens, column = head * place.tokens + place.index;
     const int64_t matrix = block * a.width * columns;
-    for (int64_t i = 0; i < T::rows; ++i)
-      put(a, place.values, matrix + packed_index(a.to, row + i, column, columns), values[i][t]);
+    for (int64_t i = 0; i < T::rows; ++i) To::put(place.values, matrix, row + i, column, columns, values[i][t]);
   }
 }
 
@@ -87,6 +84,35 @@ void fold(const uint32_t* weights, const float* head, int64_t width, int64_t hea
                ECGTWIN_EACH(T::rows) store_aligned(rows[i] + j * kLanes, sums[i][j]);
                put(row, rows);
              });
+}
+
+template <class To>
+void attend(const ConditionArgs& a, int64_t task) {
+  const int64_t block = task % a.depth, width = a.width, head_size = width / a.heads;
+  const Tile tile = tile_of(a, task / a.depth);
+  const uint32_t* tokens = reinterpret_cast<const uint32_t*>(a.panels + task / a.depth * width * kTile);
+  float* both[2] = {a.scratch, a.scratch + width * kTile};
+  for (int64_t i = 0; i < 2; ++i) {
+    const int64_t which = block * 2 + i;
+    linear<T, false>(a.both + which * width * width, tokens, width, width, a.both_bias + which * width, both[i], kTile);
+    if (a.norm_scale)
+      layer_norm<T, Affine::scale_shift>(both[i], width, a.norm_scale + which * width, a.norm_shift + which * width,
+                                         1e-5f, reinterpret_cast<uint32_t*>(both[i]));
+  }
+  for (int64_t t = 0; t < tile.count; ++t)
+    if (float* constant = a.places[tile.first + t].constant)
+      memcpy(constant + block * width, a.output_bias + block * width, sizeof(float) * width);
+  for (int64_t head = 0; head < a.heads; ++head) {
+    const int64_t matrix = (block * a.heads + head) * width * head_size;
+    const float *keys = both[0] + head * head_size * kTile, *values = both[1] + head * head_size * kTile;
+    fold(a.query + matrix, keys, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
+      put_keys<To>(a, tile, block, head, row, folded);
+    });
+    put_scores(a, tile, block, head, keys);
+    fold(a.output + matrix, values, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
+      put_values<To>(a, tile, block, head, row, folded);
+    });
+  }
 }
 
 }  // namespace
@@ -108,31 +134,10 @@ void project_tokens(const ConditionArgs& a, int64_t task) {
 }
 
 void attend_tokens(const ConditionArgs& a, int64_t task) {
-  const int64_t block = task % a.depth, width = a.width, head_size = width / a.heads;
-  const Tile tile = tile_of(a, task / a.depth);
-  const uint32_t* tokens = reinterpret_cast<const uint32_t*>(a.panels + task / a.depth * width * kTile);
-  float* both[2] = {a.scratch, a.scratch + width * kTile};
-  for (int64_t i = 0; i < 2; ++i) {
-    const int64_t which = block * 2 + i;
-    linear<T, false>(a.both + which * width * width, tokens, width, width, a.both_bias + which * width, both[i], kTile);
-    if (a.norm_scale)
-      layer_norm<T, Affine::scale_shift>(both[i], width, a.norm_scale + which * width, a.norm_shift + which * width,
-                                         1e-5f, reinterpret_cast<uint32_t*>(both[i]));
-  }
-  for (int64_t t = 0; t < tile.count; ++t)
-    if (float* constant = a.places[tile.first + t].constant)
-      memcpy(constant + block * width, a.output_bias + block * width, sizeof(float) * width);
-  for (int64_t head = 0; head < a.heads; ++head) {
-    const int64_t matrix = (block * a.heads + head) * width * head_size;
-    const float *keys = both[0] + head * head_size * kTile, *values = both[1] + head * head_size * kTile;
-    fold(a.query + matrix, keys, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
-      put_keys(a, tile, block, head, row, folded);
-    });
-    put_scores(a, tile, block, head, keys);
-    fold(a.output + matrix, values, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
-      put_values(a, tile, block, head, row, folded);
-    });
-  }
+#if defined(__AVX512BF16__)
+  if (a.to.pack == Bfloat16::pack) return attend<Packed<BFloat16, Bfloat16::rows, Bfloat16::pack>>(a, task);
+#endif
+  attend<Packed<float, T::rows, 1>>(a, task);
 }
 
 }  // namespace ecgtwin::ECGTWIN_VARIANT

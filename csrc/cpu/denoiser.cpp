@@ -11,11 +11,16 @@ namespace {
 
 constexpr uint32_t kInitialStep = 0xFFFFFFFF;
 
-// Fills the table for the steps chunk * tile and on, each member its share: linear(SiLU(time + base)).
+// Half as many positions to the tile, for the same weights.
 template <class T>
-void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t chunk) {
+struct Half : T {
+  static constexpr int64_t vectors = T::vectors / 2, tile = T::tile / 2;
+};
+
+// Fills the table for `count` steps from `first`, at most a tile of them, each member its share: linear(SiLU(time + base)).
+template <class T>
+void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t first, int64_t count) {
   const Transformer& net = a.net;
-  const int64_t first = chunk * T::tile, count = a.steps - first < T::tile ? a.steps - first : T::tile;
   const int64_t pairs = net.width / T::pack;
   const Range couples = share_of(net.width / 2, member, team.team.size);
   for (int64_t c = 2 * couples.begin; c < 2 * couples.end; c += 2) {
@@ -110,7 +115,11 @@ bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t m
     if (step % T::tile == 0 && (team.table.base != base || team.table.chunk != chunk)) {
       // The others may still read the rows of the chunk before, and this comparison the table's name.
       meet(team.team);
-      modulate<T>(a, team, member, base, chunk);
+      const int64_t count = a.steps - step < T::tile ? a.steps - step : T::tile;
+      if (count <= Half<T>::tile)
+        modulate<Half<T>>(a, team, member, base, step, count);
+      else
+        modulate<T>(a, team, member, base, step, count);
       meet(team.team);
       if (member == 0) team.table.base = base, team.table.chunk = chunk;
     }

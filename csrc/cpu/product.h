@@ -134,13 +134,15 @@ ECGTWIN_NOINLINE void linear(const uint32_t* weights, const uint32_t* panel, int
   });
 }
 
-// out += gate (weights x panel + bias); no bias where it is null.
+// out += gate (weights x panel + bias); no bias where it is null. While a strip is multiplied, the rows of `out` that it
+// is added to come from the L2 cache.
 template <class T>
 ECGTWIN_NOINLINE void gated_linear(const uint32_t* weights, const uint32_t* panel, int64_t rows, int64_t pairs,
                                    const float* bias, const float* gate, float* out, int64_t stride) {
   product<T>(weights, panel, rows, pairs, [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
     ECGTWIN_EACH(T::rows) {
       float* place = out + (row + i) * stride + j * kLanes;
+      _mm_prefetch(reinterpret_cast<const char*>(place + T::rows * stride), _MM_HINT_T0);
       const Vector value = bias ? block[i][j] + broadcast(bias[row + i]) : block[i][j];
       store_aligned(place, multiply_add(broadcast(gate[row + i]), value, load_aligned(place)));
     }

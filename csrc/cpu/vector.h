@@ -30,6 +30,8 @@ ECGTWIN_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512
 ECGTWIN_INLINE Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
 ECGTWIN_INLINE Vector square_roots(Vector v) { return _mm512_sqrt_ps(v); }
 ECGTWIN_INLINE float sum_of_lanes(Vector v) { return _mm512_reduce_add_ps(v); }
+// To -limit .. limit: the lesser magnitude, with the sign of v.
+ECGTWIN_INLINE Vector clamp(Vector v, float limit) { return _mm512_range_ps(v, broadcast(limit), 0b0010); }
 #else
 using Vector = __m256;
 constexpr int64_t kLanes = 8;
@@ -46,6 +48,9 @@ ECGTWIN_INLINE float sum_of_lanes(Vector v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+ECGTWIN_INLINE Vector clamp(Vector v, float limit) {
+  return _mm256_min_ps(maximum(v, broadcast(-limit)), broadcast(limit));
 }
 #endif
 
@@ -113,12 +118,20 @@ ECGTWIN_INLINE Vector silu(Vector x) {
   return quotient<exact>(x, broadcast(1.0f) + exp2<exact>(x * broadcast(-kLog2E)));
 }
 
-// The tanh form of GELU, as x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)).
+// The tanh form of GELU: x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) if `exact`; else the sigmoid is a minimax polynomial,
+// odd but for 1/2, up to |x| = 3.6 and constant beyond, within 2.2e-4: a tenth of what bfloat16 rounds away.
 template <bool exact>
 ECGTWIN_INLINE Vector gelu(Vector x) {
-  constexpr float linear = -2.0f * kLog2E * 0.7978845608f;
-  const Vector exponent = x * multiply_add(x * x, broadcast(linear * 0.044715f), broadcast(linear));
-  return quotient<exact>(x, broadcast(1.0f) + exp2<exact>(exponent));
+  if constexpr (exact) {
+    constexpr float linear = -2.0f * kLog2E * 0.7978845608f;
+    const Vector exponent = x * multiply_add(x * x, broadcast(linear * 0.044715f), broadcast(linear));
+    return quotient<true>(x, broadcast(1.0f) + exp2<true>(exponent));
+  } else {
+    constexpr float odd[] = {-7.683900662e-07f, 3.715902494e-05f, -7.569969748e-04f,
+                             8.692778647e-03f, -6.472994387e-02f, 3.980997205e-01f};
+    const Vector inside = clamp(x, 3.6f);
+    return x * multiply_add(inside, polynomial(inside * inside, odd), broadcast(0.5f));
+  }
 }
 
 }  // namespace ecgtwin::ECGTWIN_VARIANT
