@@ -20,25 +20,45 @@ Tile tile_of(const ConditionArgs& a, int64_t tile) {
   return {first, rest < kTile ? rest : kTile};
 }
 
-// Elements of the results, packed in strips of `strip` rows. Known when compiled, for there are many of them to place.
-template <class Value, int64_t strip, int64_t pack>
-struct Packed {
-  // Element (row, column) of a matrix of `columns` columns that begins at element `matrix`.
-  static void put(void* elements, int64_t matrix, int64_t row, int64_t column, int64_t columns, float value) {
-    const int64_t dword = (row / strip * (columns / pack) + column / pack) * strip + row % strip;
-    store(static_cast<Value*>(elements) + matrix + dword * pack + column % pack, value);
+// What the results consist of, packed in strips of `strip` rows. Known when compiled, for there are many to place.
+struct ToFloat32 {
+  using Element = float;
+  static constexpr int64_t strip = T::rows, pack = 1;
+  ECGTWIN_INLINE void convert(const Vector (&row)[T::vectors], float* out) {
+    ECGTWIN_UNROLL for (int j = 0; j < T::vectors; ++j) store_aligned(out + j * kLanes, row[j]);
   }
 };
 
+#if defined(__AVX512BF16__)
+struct ToBfloat16 {
+  using Element = uint16_t;
+  static constexpr int64_t strip = Bfloat16::rows, pack = Bfloat16::pack;
+  ECGTWIN_INLINE void convert(const Vector (&row)[T::vectors], uint16_t* out) {
+    static_assert(T::vectors == 2);
+    _mm512_store_si512(out, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(row[1], row[0])));
+  }
+};
+#endif
+
+// Place of element (row, column) in a packed matrix of `columns` columns.
+template <class To>
+ECGTWIN_INLINE int64_t place_of(int64_t row, int64_t column, int64_t columns) {
+  const int64_t dword = (row / To::strip * (columns / To::pack) + column / To::pack) * To::strip + row % To::strip;
+  return dword * To::pack + column % To::pack;
+}
+
+template <class To>
+using Rows = typename To::Element[T::rows][kTile];
+
 // Rows `row`.. of a head's keys with the query projection folded in: channels of the positions.
 template <class To>
-void put_keys(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t head, int64_t row,
-              const float (&keys)[T::rows][kTile]) {
+void put_keys(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t head, int64_t row, const Rows<To>& keys) {
   for (int64_t t = 0; t < tile.count; ++t) {
     const TokenPlace& place = a.places[tile.first + t];
     if (!place.keys) continue;
-    const int64_t matrix = block * a.heads * place.tokens * a.width, token = head * place.tokens + place.index;
-    for (int64_t i = 0; i < T::rows; ++i) To::put(place.keys, matrix, token, row + i, a.width, keys[i][t]);
+    const int64_t token = head * place.tokens + place.index;
+    auto* matrix = static_cast<typename To::Element*>(place.keys) + block * a.heads * place.tokens * a.width;
+    for (int64_t i = 0; i < T::rows; ++i) matrix[place_of<To>(token, row + i, a.width)] = keys[i][t];
   }
 }
 
@@ -62,28 +82,33 @@ void put_scores(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t
 // Rows `row`.. of a head's projected values.
 template <class To>
 void put_values(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t head, int64_t row,
-                const float (&values)[T::rows][kTile]) {
+                const Rows<To>& values) {
   for (int64_t t = 0; t < tile.count; ++t) {
     const TokenPlace& place = a.places[tile.first + t];
-    if (place.constant) {
-      for (int64_t i = 0; i < T::rows; ++i) place.constant[block * a.width + row + i] += values[i][t];
-      continue;
-    }
+    if (!place.values) continue;
     const int64_t columns = a.heads * place.tokens, column = head * place.tokens + place.index;
-    const int64_t matrix = block * a.width * columns;
-    for (int64_t i = 0; i < T::rows; ++i) To::put(place.values, matrix, row + i, column, columns, values[i][t]);
+    auto* matrix = static_cast<typename To::Element*>(place.values) + block * a.width * columns;
+    for (int64_t i = 0; i < T::rows; ++i) matrix[place_of<To>(row + i, column, columns)] = values[i][t];
   }
 }
 
-// A head's keys or values through packed weights (width, head size): put(first row, rows) for each strip.
+// To a token that is alone every position attends wholly: the sum of its heads' values is the result.
+void add_constant(const ConditionArgs& a, const Tile& tile, int64_t block, int64_t row, const Rows<ToFloat32>& values) {
+  for (int64_t t = 0; t < tile.count; ++t)
+    if (float* constant = a.places[tile.first + t].constant)
+      for (int64_t i = 0; i < T::rows; ++i) constant[block * a.width + row + i] += values[i][t];
+}
+
+// A head's keys or values through packed weights (width, head size): put(first row, block) for each strip.
 template <class Put>
-void fold(const uint32_t* weights, const float* head, int64_t width, int64_t head_size, const Put& put) {
+ECGTWIN_INLINE void fold(const uint32_t* weights, const float* head, int64_t width, int64_t head_size, const Put& put) {
   product<T>(weights, reinterpret_cast<const uint32_t*>(head), width, head_size,
-             [&](int64_t row, Block<T, T::rows>& sums) __attribute__((always_inline)) {
-               alignas(64) float rows[T::rows][kTile];
-               ECGTWIN_EACH(T::rows) store_aligned(rows[i] + j * kLanes, sums[i][j]);
-               put(row, rows);
-             });
+             [&](int64_t row, Block<T, T::rows>& sums) __attribute__((always_inline)) { put(row, sums); });
+}
+
+template <class To>
+ECGTWIN_INLINE void convert(const Block<T, T::rows>& sums, Rows<To>& rows) {
+  ECGTWIN_UNROLL for (int i = 0; i < T::rows; ++i) To::convert(sums[i], rows[i]);
 }
 
 template <class To>
@@ -105,12 +130,19 @@ void attend(const ConditionArgs& a, int64_t task) {
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t matrix = (block * a.heads + head) * width * head_size;
     const float *keys = both[0] + head * head_size * kTile, *values = both[1] + head * head_size * kTile;
-    fold(a.query + matrix, keys, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
-      put_keys<To>(a, tile, block, head, row, folded);
+    fold(a.query + matrix, keys, width, head_size, [&](int64_t row, const Block<T, T::rows>& sums) {
+      alignas(64) Rows<To> rows;
+      convert<To>(sums, rows);
+      put_keys<To>(a, tile, block, head, row, rows);
     });
     put_scores(a, tile, block, head, keys);
-    fold(a.output + matrix, values, width, head_size, [&](int64_t row, const float(&folded)[T::rows][kTile]) {
-      put_values<To>(a, tile, block, head, row, folded);
+    fold(a.output + matrix, values, width, head_size, [&](int64_t row, const Block<T, T::rows>& sums) {
+      alignas(64) Rows<To> rows;
+      convert<To>(sums, rows);
+      put_values<To>(a, tile, block, head, row, rows);
+      alignas(64) Rows<ToFloat32> exact;
+      convert<ToFloat32>(sums, exact);
+      add_constant(a, tile, block, row, exact);
     });
   }
 }
@@ -135,9 +167,9 @@ void project_tokens(const ConditionArgs& a, int64_t task) {
 
 void attend_tokens(const ConditionArgs& a, int64_t task) {
 #if defined(__AVX512BF16__)
-  if (a.to.pack == Bfloat16::pack) return attend<Packed<BFloat16, Bfloat16::rows, Bfloat16::pack>>(a, task);
+  if (a.to.pack == Bfloat16::pack) return attend<ToBfloat16>(a, task);
 #endif
-  attend<Packed<float, T::rows, 1>>(a, task);
+  attend<ToFloat32>(a, task);
 }
 
 }  // namespace ecgtwin::ECGTWIN_VARIANT

@@ -65,7 +65,8 @@ def on_huge_pages(tensors: list[Tensor]) -> list[Tensor]:
         starts.append(size)
         size += -(-part.numel() // 64) * 64
     page = 2 << 20
-    block = mmap.mmap(-1, size + page)
+    # Private: the system has no huge pages for memory that could be shared.
+    block = mmap.mmap(-1, size + page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         block.madvise(mmap.MADV_HUGEPAGE)
     memory = torch.frombuffer(block, dtype=torch.uint8)
