@@ -84,7 +84,7 @@ Tensor decode(TensorList weights, at::IntArrayRef numbers, const Tensor& latents
               bool bfloat16, int64_t threads, Tensor status) {
   const char* op = "cpu_decode";
   layout_for(op, bfloat16);
-  const ProductLayout layout = decoder_layout(cpu_level(), bfloat16);
+  const ProductLayout layout = narrow_layout(cpu_level(), bfloat16);
   check_dim(op, "latents", latents, 3, "(batch, channels, length)");
   const int64_t length = latents.size(2);
   TORCH_CHECK(length > 0 && length % kDecoderLength == 0, op, ": the length of latents must be a multiple of ",

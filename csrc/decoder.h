@@ -21,12 +21,6 @@ constexpr int64_t kBlockRows = 64, kChunk = 256;
 // Products [tile][point] of a block's rows that one thread keeps at a time.
 constexpr int64_t kProducts = 48;
 
-// Both precisions share a tile, which divides the lanes of every length.
-constexpr ProductLayout decoder_layout(CpuLevel level, bool bfloat16) {
-  const ProductLayout layout = product_layout(level, bfloat16);
-  return bfloat16 && layout.rows ? ProductLayout{8, 2, 32} : layout;
-}
-
 enum class DecoderLayerKind : int64_t { pointwise, convolution, upsampling, attention };
 
 struct DecoderLayer {

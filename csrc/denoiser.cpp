@@ -60,8 +60,9 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
 
   TORCH_CHECK(threads > 0, op, ": threads must be at least 1, but it is ", threads);
   const Shares shares = share_records(batch, threads, length / layout.tile);
+  const int64_t steps = narrow_layout(cpu_level(), bfloat16).tile;
   const HiredCrew<DenoiserTeam, DenoiserScratch> hired(
-      batch, shares, [&](DenoiserTeam& team, Arena& arena) { team.carve(arena, net, layout); },
+      batch, shares, [&](DenoiserTeam& team, Arena& arena) { team.carve(arena, net, layout, steps); },
       [&](DenoiserScratch& own, Arena& arena) { own.carve(arena, net, layout, tokens); });
   a.crew = hired.crew();
   const auto kernel = kDenoise[static_cast<int>(cpu_level())];

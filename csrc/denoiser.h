@@ -18,10 +18,10 @@ struct DenoiserTeam : TransformerShared {
   ModulationTable table;
   int64_t stop[2];  // by parity of the step: whether the leader has seen a cancellation
 
-  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout) {
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t steps) {
     TransformerShared::carve(arena, net, layout);
-    table.rows = arena.take<float>(layout.tile * net.modulation_stride());
-    table.panel = arena.take<uint32_t>(net.width / layout.pack * layout.tile);
+    table.rows = arena.take<float>(steps * net.modulation_stride());
+    table.panel = arena.take<uint32_t>(net.width / layout.pack * steps);
     table.base = -1;
   }
 };

@@ -85,11 +85,11 @@ PYBIND11_MODULE(_C, m) {
         "Best instruction set of this CPU that kernels were built for.");
   m.def(
       "product_layout",
-      [](bool bfloat16) {
-        const auto layout = ecgtwin::product_layout(ecgtwin::cpu_level(), bfloat16);
+      [](bool bfloat16, bool narrow) {
+        const auto layout = (narrow ? ecgtwin::narrow_layout : ecgtwin::product_layout)(ecgtwin::cpu_level(), bfloat16);
         return std::vector<int64_t>{layout.rows, layout.pack, layout.tile};
       },
-      pybind11::arg("bfloat16"),
+      pybind11::arg("bfloat16"), pybind11::arg("narrow"),
       "(rows, pack, tile) of packed matrices at the level now in use (csrc/product_layout.h); rows 0: no kernels.");
   m.def("observe", &ecgtwin::set_observer, pybind11::arg("callable"),
         "Long operators called by this thread will call this now and then, without arguments; None ends it.");

@@ -22,4 +22,10 @@ constexpr ProductLayout product_layout(CpuLevel level, bool bfloat16) {
   return {0, 0, 0};
 }
 
+// The same for products with few positions or of few positions at a time: no tile is wider than 32.
+constexpr ProductLayout narrow_layout(CpuLevel level, bool bfloat16) {
+  const ProductLayout layout = product_layout(level, bfloat16);
+  return layout.tile > 32 ? ProductLayout{8, 2, 32} : layout;
+}
+
 }  // namespace ecgtwin

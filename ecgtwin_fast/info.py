@@ -9,6 +9,7 @@ import numpy
 import torch
 
 from ecgtwin_fast import extension
+from ecgtwin_fast.engine.cpu_support import DTYPES, precision_reasons
 from ecgtwin_fast.ops import OPERATORS
 from ecgtwin_fast.ops.operator import BACKENDS
 
@@ -54,8 +55,14 @@ def build() -> dict[str, str]:
     return {
         "compiled operators": f"loaded, built for torch {module.torch_version} with {module.compiler}",
         "CPU kernels": f"{', '.join(module.cpu_variants)}; in use: {module.cpu_level()}",
+        "CPU engine": "; ".join(_engine(dtype) for dtype in DTYPES),
         "GPU architectures": ", ".join(module.cuda_architectures) or "none",
     }
+
+
+def _engine(dtype: torch.dtype) -> str:
+    reasons = precision_reasons(dtype)
+    return f"no: {'; '.join(reasons)}" if reasons else str(dtype).removeprefix("torch.")
 
 
 def operators() -> dict[str, dict[str, str | None]]:

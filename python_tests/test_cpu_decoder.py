@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ecgtwin_fast import ECGTwin, extension
 from ecgtwin_fast.engine import choice
-from ecgtwin_fast.engine.cpu_decoder import decode, decoder_layout, pack_decoder
+from ecgtwin_fast.engine.cpu_decoder import decode, pack_decoder
 from ecgtwin_fast.engine.packing import layout
 from ecgtwin_fast.errors import BackendError, ECGTwinError
 from ecgtwin_fast.models.vae import Decoder
@@ -210,7 +210,7 @@ def test_latents_that_do_not_fit(small, latents, backend):
 
 def call(decoder: nn.Module, **changes) -> Tensor:
     """The operator itself, with some of its arguments changed."""
-    packed = pack_decoder(decoder, decoder_layout(torch.float32))
+    packed = pack_decoder(decoder, layout(torch.float32, narrow=True))
     arguments = {
         **packed._asdict(),
         "latents": torch.randn(4, 4, 128),

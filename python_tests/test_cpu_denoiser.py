@@ -281,8 +281,10 @@ def test_what_progress_raises_ends_the_work(small, conditions):
 
 
 INTERRUPTED = """
+import signal
 import torch
 from ecgtwin_fast import generate_latents, models
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 network = models.create("dit").eval()
 text, patient, base = torch.zeros(2, 1, 768), torch.zeros(2, 3), torch.zeros(2, 256)
 try:

@@ -61,13 +61,6 @@ struct Upsampling {
   }
 };
 
-#if defined(__AVX512BF16__)
-// As wide a tile as Float32's, so that a tile never spans two planes.
-struct NarrowBfloat16 : Bfloat16 {
-  static constexpr int64_t vectors = 2, rows = 8, tile = vectors * kLanes;
-};
-#endif
-
 // Where a layer's activations of one record lie.
 struct Rows {
   int64_t planes, lanes;

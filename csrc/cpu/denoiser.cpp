@@ -11,12 +11,6 @@ namespace {
 
 constexpr uint32_t kInitialStep = 0xFFFFFFFF;
 
-// Half as many positions to the tile, for the same weights.
-template <class T>
-struct Half : T {
-  static constexpr int64_t vectors = T::vectors / 2, tile = T::tile / 2;
-};
-
 // Fills the table for `count` steps from `first`, at most a tile of them, each member its share: linear(SiLU(time + base)).
 template <class T>
 void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t first, int64_t count) {
@@ -102,7 +96,8 @@ void start(const DenoiserArgs& a, const DenoiserScratch& own, int64_t record, Ra
 }
 
 // Thread `thread`, member `member` of a team, takes its tiles of a record through all steps. False: ended by a.status[1].
-template <class T>
+// T is the format of tiles of positions, Steps that of tiles of steps.
+template <class T, class Steps>
 bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t member, DenoiserTeam& team) {
   const DenoiserScratch& own = a.crew.scratch[thread];
   const Transformer& net = a.net;
@@ -111,21 +106,18 @@ bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t m
   Worker<T> w{net, own, team, share_of(net.length / T::tile, member, team.team.size), 0};
   start<T>(a, own, record, w.tiles);
   for (int64_t step = 0; step < a.steps; ++step) {
-    const int64_t chunk = step / T::tile;
-    if (step % T::tile == 0 && (team.table.base != base || team.table.chunk != chunk)) {
+    const int64_t chunk = step / Steps::tile;
+    if (step % Steps::tile == 0 && (team.table.base != base || team.table.chunk != chunk)) {
       // The others may still read the rows of the chunk before, and this comparison the table's name.
       meet(team.team);
-      const int64_t count = a.steps - step < T::tile ? a.steps - step : T::tile;
-      if (count <= Half<T>::tile)
-        modulate<Half<T>>(a, team, member, base, step, count);
-      else
-        modulate<T>(a, team, member, base, step, count);
+      const int64_t count = a.steps - step < Steps::tile ? a.steps - step : Steps::tile;
+      modulate<Steps>(a, team, member, base, step, count);
       meet(team.team);
       if (member == 0) team.table.base = base, team.table.chunk = chunk;
     }
     if (member == 0) team.stop[step & 1] = __atomic_load_n(&a.status[1], __ATOMIC_RELAXED);
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) embed<T>(w, own.latent, tile);
-    const float* modulation = team.table.rows + step % T::tile * net.modulation_stride();
+    const float* modulation = team.table.rows + step % Steps::tile * net.modulation_stride();
     for (int64_t block = 0; block < net.depth; ++block)
       transformer_block<T, DenoiserBlock>(w, block, modulation + block * 6 * net.width, condition);
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) finish_step<T>(a, w, own, record, step, tile);
@@ -142,10 +134,10 @@ bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t m
   return true;
 }
 
-template <class T>
+template <class T, class Steps>
 void work(const DenoiserArgs& a, int64_t thread) {
   take_records(a.crew, thread, [&](int64_t record, int64_t member, DenoiserTeam& team) {
-    return trajectory<T>(a, thread, record, member, team);
+    return trajectory<T, Steps>(a, thread, record, member, team);
   });
 }
 
@@ -154,9 +146,9 @@ void work(const DenoiserArgs& a, int64_t thread) {
 void denoise(const DenoiserArgs& a, int64_t thread) {
   const FlushDenormals flush;
 #if defined(__AVX512BF16__)
-  if (a.bfloat16) return work<Bfloat16>(a, thread);
+  if (a.bfloat16) return work<Bfloat16, NarrowBfloat16>(a, thread);
 #endif
-  work<Float32>(a, thread);
+  work<Float32, Float32>(a, thread);
 }
 
 }  // namespace ecgtwin::ECGTWIN_VARIANT

@@ -33,6 +33,11 @@ struct Bfloat16 {
   }
 };
 
+// Tiles as wide as Float32's: see narrow_layout.
+struct NarrowBfloat16 : Bfloat16 {
+  static constexpr int64_t vectors = 2, rows = 8, tile = vectors * kLanes;
+};
+
 // Dword i is the pair of first[i] and second[i].
 ECGTWIN_INLINE __m512i interleave(Vector first, Vector second) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,

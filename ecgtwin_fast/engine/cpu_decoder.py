@@ -41,11 +41,6 @@ class PackedDecoder(NamedTuple):
     eps: float
 
 
-def decoder_layout(dtype: torch.dtype) -> Layout:
-    """As decoder_layout in csrc/decoder.h."""
-    return Layout(8, 2, 32) if dtype == torch.bfloat16 else layout(dtype)
-
-
 def at_points(weight: Tensor, kind: int) -> Tensor:
     """Weights (N, K, width) of a convolution at the points of csrc/cpu/convolution.h: (points, N, K)."""
     if kind == POINTWISE:
@@ -194,7 +189,7 @@ def decode(
     if not use_cpu_engine(backend, "the decoder", decoder_reasons(decoder, latents, dtype)):
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             return Decoded(decoder(latents.float()).float(), "reference")
-    packed = _decoders.get(decoder, decoder_layout(dtype))
+    packed = _decoders.get(decoder, layout(dtype, narrow=True))
     latents = latents.to("cpu", torch.float32).contiguous()
 
     def call(status: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..models.ecgtwin import DiT, rotary_tables
 from .conditions import Conditions, CrossAttention, distinct, pack_conditions, pack_cross_attention
 from .cpu_support import attention_parts, mlp_chunks
-from .packing import Layout, on_huge_pages, strips
+from .packing import Layout, layout, on_huge_pages, strips
 
 
 class PackedDenoiser(NamedTuple):
@@ -73,6 +73,7 @@ def pack_denoiser(denoiser: DiT, order: Layout) -> PackedDenoiser:
         triangle, offset = _triangle(block.attn2.q_proj, order)
         blocks += [*(strips(matrix, order) for matrix in matrices), triangle, strips(up, order), strips(down, order)]
         blocks += [*biases, offset, block.attn2.out_proj.bias, block.mlp[0].bias, block.mlp[2].bias]
+    by_step = layout(torch.bfloat16 if order.pack == 2 else torch.float32, narrow=True)
     modulations = [block.adaLN_modulation[1] for block in denoiser.blocks]
     network = [
         denoiser.x_embedder.weight,
@@ -81,7 +82,7 @@ def pack_denoiser(denoiser: DiT, order: Layout) -> PackedDenoiser:
         sine.T,
         denoiser.final_layer.weight,
         denoiser.final_layer.bias,
-        strips(torch.cat([linear.weight for linear in modulations]), order),
+        strips(torch.cat([linear.weight for linear in modulations]), by_step),
         torch.cat([linear.bias for linear in modulations]),
     ]
     copies = on_huge_pages(blocks + network)

@@ -24,11 +24,11 @@ class Layout(NamedTuple):
     tile: int
 
 
-def layout(dtype: torch.dtype) -> Layout | None:
+def layout(dtype: torch.dtype, narrow: bool = False) -> Layout | None:
     """The layout for float32 or bfloat16 products on this CPU; None where it has no kernels for them."""
     if extension.MODULE is None:
         return None
-    found = Layout(*extension.MODULE.product_layout(dtype == torch.bfloat16))
+    found = Layout(*extension.MODULE.product_layout(dtype == torch.bfloat16, narrow))
     return found if found.rows else None
 
 
