@@ -198,13 +198,14 @@ def parse() -> argparse.Namespace:
 
 
 def networks_of(weights: str) -> tuple[DiT, nn.Module]:
-    """Denoiser and decoder."""
+    """Denoiser and decoder, their weights as trainable as the published ones are when loaded: for others autocast forgets
+    the weights that it has cast, and at larger batches takes twice as long."""
     if weights == "random":
         from golden_networks import load
 
-        return load("dit"), load("dec")
+        return load("dit").requires_grad_(), load("dec").requires_grad_()
     _, networks, _ = read_model(find_model(weights))
-    return networks["denoiser"], networks["decoder"]
+    return networks["denoiser"].requires_grad_(), networks["decoder"].requires_grad_()
 
 
 def contestants(with_compile: bool) -> list[Contestant]:
