@@ -198,8 +198,8 @@ def parse() -> argparse.Namespace:
 
 
 def networks_of(weights: str) -> tuple[DiT, nn.Module]:
-    """Denoiser and decoder, their weights as trainable as the published ones are when loaded: for others autocast forgets
-    the weights that it has cast, and at larger batches takes twice as long."""
+    """Denoiser and decoder, their weights trainable, as they are after loading: for others autocast forgets what it has
+    cast, and takes twice as long at larger batches."""
     if weights == "random":
         from golden_networks import load
 
