@@ -27,6 +27,14 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
   m.def("rope_embed(Tensor x, Tensor weight, Tensor bias) -> Tensor", tags);
   m.def("rope_embed_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor, Tensor)", tags);
   m.def(
+      "multihead_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, int heads) -> (Tensor, Tensor)", tags);
+  m.def(
+      "multihead_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor? bias, "
+      "Tensor statistics, int heads) -> (Tensor, Tensor, Tensor)",
+      tags);
+  m.def("tanh_gelu(Tensor x) -> Tensor", tags);
+  m.def("tanh_gelu_backward(Tensor grad, Tensor x) -> Tensor", tags);
+  m.def(
       "sampler_step(Tensor x, Tensor eps, Tensor? x0_prev, Tensor? noise, Tensor coefficients, SymInt seed, "
       "SymInt first_index, SymInt step) -> (Tensor, Tensor)",
       tags);

@@ -31,12 +31,18 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of torch.ops.ecgtwin_fast: its definition in PyTorch and how closely backends must follow it."""
+    """An operator of torch.ops.ecgtwin_fast: its definition in PyTorch and how closely backends must follow it.
+
+    `devices` have a compiled kernel where the build has their kind. `saved_outputs`: how many of the compiled operator's
+    last outputs only its gradient needs.
+    """
 
     name: str
     reference: Callable
     tolerances: dict[torch.dtype, Tolerance]
     differentiable: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    saved_outputs: int = 0
 
     def why_not(self, backend: str) -> str | None:
         """One line that says why a backend cannot run this operator here, or None where it can.
@@ -45,10 +51,11 @@ class Operator:
             KeyError: a backend that is not in `BACKENDS`.
         """
         no_device = None if torch.cuda.is_available() else "torch sees no CUDA device"
+        no_kernel = None if "cuda" in self.devices else "no CUDA kernel is written for it"
         return {
             "reference": None,
             "cpu": extension.REASON,
-            "cuda": extension.CUDA_REASON or no_device,
+            "cuda": no_kernel or extension.CUDA_REASON or no_device,
             "triton": "no Triton kernel is written for it",
         }[backend]
 
@@ -62,12 +69,13 @@ def _warn_fallback(device: str) -> None:
     )
 
 
-def compiled(x: Tensor) -> bool:
-    """Whether kernels exist for the device of x; where they do not, says so once."""
-    if x.device.type in extension.DEVICES:
+def compiled(x: Tensor, devices: tuple[str, ...] = ("cpu", "cuda")) -> bool:
+    """Whether kernels exist for the device of x, one of `devices`; where the build lacks them, says so once."""
+    device = x.device.type
+    if device in extension.DEVICES and device in devices:
         return True
-    if not torch.compiler.is_compiling():
-        _warn_fallback(x.device.type)
+    if device not in extension.DEVICES and not torch.compiler.is_compiling():
+        _warn_fallback(device)
     return False
 
 
