@@ -1,0 +1,170 @@
+"""Forward passes with gradients for training, by this package's operators.
+
+The arithmetic is that of `models`; what differs is that each step between two matrix products is one operator. Under
+autocast everything between them stays in bfloat16, as the products do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import extension
+from ..errors import BackendError
+from ..models.ecgtwin import CrossAttention, DiT
+from ..models.extractor import BaseExtractor
+from ..ops import gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
+from .choice import say_once
+
+BACKENDS = ("auto", "operators", "reference")
+
+
+def training_forward(network: nn.Module, backend: str = "auto") -> Callable[..., Tensor]:
+    """A function with the arguments and the result of the network's own forward, faster, differentiable.
+
+    Args:
+        network: a `DiT`, without `need_weights` and `edit`; or a `BaseExtractor`, of which `extract_features` without
+            `reduce` is meant. Any other network comes back as it is.
+        backend: "operators" (compiled ones, on the CPU); "reference", the network itself; "auto", operators where they can run.
+
+    Raises:
+        BackendError: unknown backend, or "operators" where they cannot run; names the reasons.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
+    reference = network.extract_features if isinstance(network, BaseExtractor) else network
+    if backend == "reference":
+        return reference
+    reasons = not_supported_reasons(network)
+    if not reasons:
+        return _Denoiser(network) if isinstance(network, DiT) else _Extractor(network)
+    refusal = f"backend 'operators' cannot train a {type(network).__name__}: {'; '.join(reasons)}"
+    if backend == "operators":
+        raise BackendError(refusal)
+    if extension.MODULE is None:
+        say_once(f"training with backend 'reference', because {refusal}", 3)
+    return reference
+
+
+def not_supported_reasons(network: nn.Module) -> list[str]:
+    """Why the operators cannot serve this network; empty if they can."""
+    if not isinstance(network, (DiT, BaseExtractor)):
+        return ["only DiT and BaseExtractor have a forward of operators"]
+    if extension.MODULE is None:
+        return [extension.REASON]
+    devices = {weight.device.type for weight in network.parameters()} - {"cpu"}
+    return [f"attention has no kernel for {device} yet" for device in sorted(devices)]
+
+
+class _Denoiser:
+    """`DiT.forward` (arXiv 2508.02720, stage 2)."""
+
+    def __init__(self, network: DiT):
+        self.network = network
+
+    def __call__(
+        self, x: Tensor, t: Tensor, text_embed: Tensor, text_mask: Tensor | None, patient: Tensor, base_vector: Tensor
+    ) -> Tensor:
+        net = self.network
+        h = _embed(x, net.x_embedder)
+        c = F.silu(net.t_embedder(t) + net.ib_projector(base_vector))
+        per_token = patient.unsqueeze(1).expand(-1, text_embed.shape[1], -1)
+        tokens = net.c_pos_embed(net.text_projector(torch.cat([per_token, text_embed], dim=-1)))
+        tokens = F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-6)
+        bias = None if text_mask is None else _hidden(text_mask == 0)
+        ones, zeros = h.new_ones(h.shape[0], h.shape[2]), h.new_zeros(h.shape[0], h.shape[2])
+        modulations = [block.adaLN_modulation[1](c).to(h.dtype).chunk(6, dim=-1) for block in net.blocks]
+        normed = modulated_layer_norm(h, *modulations[0][:2])
+        for index, block in enumerate(net.blocks):
+            _, _, gate1, shift2, scale2, gate2 = modulations[index]
+            attended = _self_attention(block.attn1, normed)
+            h, normed = gated_residual(h, gate1, attended, zeros, zeros)
+            attended = _statements_attention(block.attn2, normed, tokens, bias)
+            h, normed = gated_residual(h, ones, attended, shift2, scale2)
+            up, _, down = block.mlp
+            hidden = down(tanh_gelu(up(normed)))
+            following = modulations[index + 1][:2] if index + 1 < len(modulations) else (zeros, zeros)
+            h, normed = gated_residual(h, gate2, hidden, *following)
+        return net.final_layer(h).transpose(1, 2)
+
+
+class _Extractor:
+    """`BaseExtractor.extract_features` (arXiv 2508.02720, stage 1)."""
+
+    def __init__(self, network: BaseExtractor):
+        self.network = network
+
+    def __call__(
+        self, x: Tensor, text_embed: Tensor | None, mask: Tensor | None, patient: Tensor | None
+    ) -> Tensor:
+        net = self.network
+        h = _embed(x.transpose(1, 2), net.signal_embedding)
+        tokens, padding = net._condition(x, text_embed, mask, patient)
+        bias = None
+        if padding is not None:
+            bias = padding.float() if net.float_mask else _hidden(padding)
+        plus, minus = h.new_ones(h.shape[0], h.shape[2]), -h.new_ones(h.shape[0], h.shape[2])
+        normed = _affine_norm(h, net.layers[0].layer_norm1)
+        for index, layer in enumerate(net.layers):
+            attended = _self_attention(layer.self_attn, normed)
+            h, normed = _residual_norm(h, plus, attended, layer.layer_norm2)
+            explained = F.relu(_packed_attention(layer.cross_attn, normed, layer.condition_norm(tokens), bias))
+            h, normed = _residual_norm(h, minus, explained, layer.layer_norm3)
+            hidden = layer.feed_forward(normed)
+            following = net.layers[(index + 1) % len(net.layers)].layer_norm1
+            h, normed = _residual_norm(h, plus, hidden, following)
+        return h.mean(dim=1)
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """That of matrix products here."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _embed(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Rotary embedding (B, L, D) of x (B, C, L)."""
+    dtype = _precision(x)
+    return rope_embed(x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype))
+
+
+def _hidden(padding: Tensor) -> Tensor:
+    """The bias (B, T) that hides the tokens where `padding` is true."""
+    return torch.zeros(padding.shape, device=padding.device).masked_fill_(padding, float("-inf"))
+
+
+def _self_attention(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    return attention.out_proj(multihead_attention(*packed, None, attention.num_heads))
+
+
+def _packed_attention(attention: nn.MultiheadAttention, x: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of x to tokens by a module whose three input projections are one matrix."""
+    width = x.shape[-1]
+    weights, biases = attention.in_proj_weight, attention.in_proj_bias
+    query = F.linear(x, weights[:width], biases[:width])
+    key, value = F.linear(tokens, weights[width:], biases[width:]).chunk(2, dim=-1)
+    return attention.out_proj(multihead_attention(query, key, value, bias, attention.num_heads))
+
+
+def _statements_attention(attention: CrossAttention, x: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    key, value = attention.kv_proj(tokens).chunk(2, dim=-1)
+    query = _affine_norm(attention.q_proj(x), attention.q_norm)
+    key, value = _affine_norm(key, attention.k_norm), _affine_norm(value, attention.v_norm)
+    return attention.out_proj(multihead_attention(query, key, value, bias, attention.heads))
+
+
+def _affine(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a norm as the shift and scale (B, D) of a modulated one."""
+    return tuple(value.to(x.dtype).expand(x.shape[0], -1) for value in (norm.bias, norm.weight - 1))
+
+
+def _affine_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return modulated_layer_norm(x, *_affine(norm, x), norm.eps)
+
+
+def _residual_norm(x: Tensor, gate: Tensor, y: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return gated_residual(x, gate, y, *_affine(norm, x), norm.eps)
