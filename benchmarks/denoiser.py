@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from machine import FACTS, Peak, facts
+from results_csv import append_csv, check_csv
 from tasks import SINGLE, Contestant, Decoding, Denoising, Task, WrongAnswer, verify_all
 from torch import nn
 from tqdm import tqdm
@@ -115,24 +115,6 @@ def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.{2 if value < 100 else 1 if value < 1000 else 0}f}"
 
 
-def append_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    new = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS + FACTS)
-        if new:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
-
-
-def check_csv(path: Path) -> None:
-    """Raises ValueError where the file has other columns; an absent or empty one is fine."""
-    if path.exists() and path.stat().st_size:
-        with path.open(newline="") as file:
-            if next(csv.reader(file)) != [*COLUMNS, *FACTS]:
-                raise ValueError(f"{path}: has other columns than this benchmark writes; name another file")
-
-
 HELP = """\
 Times whole reverse diffusions (generate_latents with sampler ddim) and decodings of latents into ECGs, in turns:
 
@@ -191,7 +173,7 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     try:
         if given.csv:
-            check_csv(given.csv)
+            check_csv(given.csv, COLUMNS + FACTS)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return given
@@ -248,7 +230,7 @@ def contest(given: argparse.Namespace, folder: Path) -> None:
             tqdm.write(f"\n{table(steps)}\n{table(decodings)}")
             if given.csv:
                 common = {"weights": given.weights, "rounds": given.rounds} | known
-                append_csv(given.csv, [row | common for row in steps + decodings])
+                append_csv(given.csv, COLUMNS + FACTS, [row | common for row in steps + decodings])
 
 
 def main() -> int:

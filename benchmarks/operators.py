@@ -23,20 +23,26 @@ from torch import Tensor
 sys.path.insert(0, str(ROOT / "python_tests"))
 
 import test_ops_modulated_norm  # noqa: E402
+import test_ops_multihead_attention  # noqa: E402
 import test_ops_rope_embed  # noqa: E402
 import test_ops_sampler_step  # noqa: E402
+import test_ops_tanh_gelu  # noqa: E402
 from operator_checks import as_tuple, check_twice, compiled_operator, converted, rounded  # noqa: E402
 
 from ecgtwin_fast import extension  # noqa: E402
 from ecgtwin_fast.ops import OPERATORS  # noqa: E402
 from ecgtwin_fast.ops.operator import Operator  # noqa: E402
 
-LENGTH, WIDTH, CHANNELS = 128, 256, 4
+LENGTH, WIDTH, CHANNELS, HEADS = 128, 256, 4, 8
 INPUTS: dict[str, Callable[[int], list]] = {
     "modulated_layer_norm": lambda batch: test_ops_modulated_norm.inputs(
         OPERATORS["modulated_layer_norm"], batch, LENGTH, WIDTH
     ),
     "gated_residual": lambda batch: test_ops_modulated_norm.inputs(OPERATORS["gated_residual"], batch, LENGTH, WIDTH),
+    "multihead_attention": lambda batch: test_ops_multihead_attention.inputs(
+        batch, LENGTH, LENGTH, HEADS, WIDTH // HEADS
+    ),
+    "tanh_gelu": lambda batch: test_ops_tanh_gelu.inputs(batch, LENGTH, 4 * WIDTH),
     "rope_embed": lambda batch: test_ops_rope_embed.inputs(batch, CHANNELS, LENGTH, WIDTH),
     "sampler_step": lambda batch: test_ops_sampler_step.inputs("ddpm", (batch, CHANNELS, LENGTH)),
 }
@@ -63,10 +69,10 @@ def contenders(operator: Operator, given: list, train: bool, with_compile: bool)
         functions["compile"] = torch.compile(operator.reference, dynamic=False)
     if not train:
         return {name: lambda f=f: f(*given) for name, f in functions.items()}
-    leaves = [value.requires_grad_() for value in given]
+    leaves = [value.requires_grad_() for value in given if isinstance(value, Tensor)]
 
     def step(function: Callable) -> None:
-        outputs = as_tuple(function(*leaves))
+        outputs = as_tuple(function(*given))
         torch.autograd.grad(outputs, leaves, outputs)
 
     return {name: lambda f=f: step(f) for name, f in functions.items()}
