@@ -7,44 +7,17 @@ import warnings
 
 import pytest
 import torch
+from cpu_engine import DTYPES, needs, runs
 from golden_data import golden, inp, relative_error
 from golden_networks import load
 from torch import Tensor, nn
 
-from ecgtwin_fast import ECGTwin, extension
+from ecgtwin_fast import ECGTwin
 from ecgtwin_fast.engine import choice
 from ecgtwin_fast.engine.cpu_decoder import decode, pack_decoder
 from ecgtwin_fast.engine.packing import layout
 from ecgtwin_fast.errors import BackendError, ECGTwinError
 from ecgtwin_fast.models.vae import Decoder
-
-DTYPES = [torch.float32, torch.bfloat16]
-
-
-def needs(dtype: torch.dtype) -> None:
-    if layout(dtype) is None:
-        pytest.skip(f"this CPU has no {dtype} kernels")
-
-
-@pytest.fixture
-def at_level():
-    """Sets the instruction set of the kernels until the test ends."""
-    before = extension.MODULE.cpu_level()
-
-    def set_level(name: str) -> None:
-        if extension.MODULE.set_cpu_level(name) != name:
-            pytest.skip(f"this CPU has no {name}")
-
-    yield set_level
-    extension.MODULE.set_cpu_level(before)
-
-
-@pytest.fixture
-def with_threads():
-    """Sets the number of threads until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def create(seed: int = 0, **sizes) -> nn.Module:
@@ -68,7 +41,7 @@ def assert_precise(decoder: nn.Module, latents: Tensor) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         autocast = relative_error(decoder(latents), exact)
     for dtype, limit in ((torch.float32, 5e-6), (torch.bfloat16, 2 * autocast)):
-        if layout(dtype) is None:
+        if not runs(dtype):
             continue
         made = decode(decoder, latents, backend="cpu", dtype=dtype)
         assert made.backend == "cpu" and made.signals.dtype == torch.float32

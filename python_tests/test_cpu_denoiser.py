@@ -13,47 +13,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_engine import DTYPES, needs, runs
 from golden_data import golden, inp, relative_error
 from golden_networks import TIMESTEPS, load
 from torch import Tensor, nn
 
-from ecgtwin_fast import extension, models, samplers
+from ecgtwin_fast import models, samplers
 from ecgtwin_fast.engine.cpu import Cpu
 from ecgtwin_fast.engine.latents import generate_latents
-from ecgtwin_fast.engine.packing import layout
 from ecgtwin_fast.engine.request import Request
 from ecgtwin_fast.errors import BackendError
 from ecgtwin_fast.samplers import COEFFICIENTS, Schedule
 
-DTYPES = [torch.float32, torch.bfloat16]
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).float()
-
-
-def runs(dtype: torch.dtype) -> bool:
-    return layout(dtype) is not None
-
-
-def needs(dtype: torch.dtype) -> None:
-    if not runs(dtype):
-        pytest.skip(f"this CPU has no {dtype} kernels")
 
 
 @pytest.fixture(scope="module")
 def dit() -> nn.Module:
     return load("dit")
-
-
-@pytest.fixture
-def at_level():
-    """Sets the instruction set of the kernels until the test ends."""
-    before = extension.MODULE.cpu_level()
-
-    def set_level(name: str) -> None:
-        if extension.MODULE.set_cpu_level(name) != name:
-            pytest.skip(f"this CPU has no {name}")
-
-    yield set_level
-    extension.MODULE.set_cpu_level(before)
 
 
 def predict(denoiser: nn.Module, x: Tensor, t: int, conditions: dict[str, Tensor | None], dtype: torch.dtype) -> Tensor:

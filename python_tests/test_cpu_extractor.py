@@ -6,22 +6,16 @@ import copy
 
 import pytest
 import torch
+from cpu_engine import DTYPES, needs, runs
 from golden_data import golden, inp, relative_error
 from golden_networks import load
 from torch import Tensor, nn
 
-from ecgtwin_fast import extension, models
+from ecgtwin_fast import models
 from ecgtwin_fast.engine.cpu_extractor import extract
-from ecgtwin_fast.engine.packing import layout
 from ecgtwin_fast.errors import BackendError
 
-DTYPES = [torch.float32, torch.bfloat16]
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).float()
-
-
-def needs(dtype: torch.dtype) -> None:
-    if layout(dtype) is None:
-        pytest.skip(f"this CPU has no {dtype} kernels")
 
 
 def assert_precise(extractor: nn.Module, arguments: tuple, dtype: torch.dtype) -> Tensor:
@@ -68,18 +62,11 @@ def drawn_case(size: int) -> tuple[nn.Module, tuple]:
 
 @pytest.mark.parametrize("level", ["avx2", "avx512", "avx512bf16"])
 @pytest.mark.parametrize("size", range(len(SIZES)))
-def test_other_sizes_and_instruction_sets(level, size):
-    before = extension.MODULE.cpu_level()
-    if extension.MODULE.set_cpu_level(level) != level:
-        extension.MODULE.set_cpu_level(before)
-        pytest.skip(f"this CPU has no {level}")
-    try:
-        extractor, arguments = drawn_case(size)
-        for dtype in DTYPES:
-            if layout(dtype) is not None:
-                assert_precise(extractor, arguments, dtype)
-    finally:
-        extension.MODULE.set_cpu_level(before)
+def test_other_sizes_and_instruction_sets(at_level, level, size):
+    at_level(level)
+    extractor, arguments = drawn_case(size)
+    for dtype in filter(runs, DTYPES):
+        assert_precise(extractor, arguments, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
