@@ -152,7 +152,8 @@ def test_bad_arguments(arguments, message):
 
 @every_cpu_level
 def test_a_single_key_is_the_answer(cpu_level):
-    query, key, value, _, heads = (x.float().requires_grad_() if torch.is_tensor(x) else x for x in inputs(2, 5, 1, 3, 8))
+    given = inputs(2, 5, 1, 3, 8)
+    query, key, value, _, heads = (x.float().requires_grad_() if torch.is_tensor(x) else x for x in given)
     with cpu_kernels(cpu_level):
         out = multihead_attention(query, key, value, None, heads)
         grads = torch.autograd.grad(out.sum(), [query, key, value])

@@ -50,23 +50,27 @@ ECGTWIN_NOINLINE void write_floats(const float* from, int64_t channels, S* to, i
     for (int64_t c = 0; c < size; ++c) store(to + c, from[c]);
 }
 
-// to[column][row] = from[row][column], strides in dwords; `rows` is a multiple of kLanes.
+// to[column][row] = from[row][column], strides in dwords.
 ECGTWIN_NOINLINE void transpose(const uint32_t* from, int64_t from_stride, int64_t rows, int64_t columns, uint32_t* to,
                                 int64_t to_stride) {
   alignas(64) int32_t offsets[kLanes];
   for (int64_t i = 0; i < kLanes; ++i) offsets[i] = static_cast<int32_t>(i * from_stride);
-  for (int64_t row = 0; row < rows; row += kLanes)
+  int64_t row = 0;
+  for (; row + kLanes <= rows; row += kLanes)
     for (int64_t column = 0; column < columns; ++column) {
       const uint32_t* first = from + row * from_stride + column;
       uint32_t* target = to + column * to_stride + row;
 #if defined(__AVX512F__)
-      _mm512_store_si512(target, _mm512_i32gather_epi32(_mm512_load_si512(offsets), first, 4));
+      _mm512_storeu_si512(target, _mm512_i32gather_epi32(_mm512_load_si512(offsets), first, 4));
 #else
       const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(offsets));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(target),
-                         _mm256_i32gather_epi32(reinterpret_cast<const int*>(first), index, 4));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                          _mm256_i32gather_epi32(reinterpret_cast<const int*>(first), index, 4));
 #endif
     }
+  const uint32_t* rest = from + row * from_stride;
+  for (int64_t i = 0; i < rows - row; ++i)
+    for (int64_t column = 0; column < columns; ++column) to[column * to_stride + row + i] = rest[i * from_stride + column];
 }
 
 // Rows [rows][channels / pack] to dwords [rows / pack][channels] that hold the elements of `pack` rows: of channels

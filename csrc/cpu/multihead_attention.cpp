@@ -121,7 +121,8 @@ struct Room {
   static Room carve(Arena& arena, const AttentionArgs& a, bool backward) {
     Room r{};
     r.keys = (a.keys + 7) / 8 * 8;
-    r.channels = (a.head_size + 31) / 32 * 32;
+    const int64_t unit = backward ? N::tile : T::rows > 4 ? T::rows : 4;  // strips of rows; lanes of channels
+    r.channels = (a.head_size + unit - 1) / unit * unit;
     const int64_t pairs = r.channels / T::pack, key_words = r.keys * pairs, tile_words = T::tile * pairs;
     r.key_rows = arena.take<uint32_t>(key_words);
     r.value_rows = arena.take<uint32_t>(key_words);
