@@ -27,8 +27,7 @@ from ecgtwin_fast.training.denoiser import DenoiserStage
 from ecgtwin_fast.training.distributed import Processes
 from ecgtwin_fast.training.extractor import ExtractorStage
 from ecgtwin_fast.training.latents import Latents
-from ecgtwin_fast.training.loop import Draw, Stage
-from ecgtwin_fast.training.loop import _arithmetic as arithmetic
+from ecgtwin_fast.training.loop import Draw, Stage, arithmetic
 
 RATE = 1e-4
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import NOTICE
+from .commands import prepare, reproduce, train
+from .commands.arguments import integer
 from .errors import ECGTwinError
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -118,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     published.add_argument("out", type=Path, metavar="OUT", help="model directory to write")
 
+    for command in (prepare, train, reproduce):
+        command.add_to(commands)
+
     info = commands.add_parser("info", help="versions, CPU features and the status of every operator")
     info.set_defaults(run=_info)
     return parser
@@ -133,39 +138,24 @@ class _Parser(argparse.ArgumentParser):
 def _sampling_options(parser: argparse.ArgumentParser) -> None:
     default = "(default %(default)s)"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the twins")
-    parser.add_argument("--count", type=_integer(1), default=8, metavar="N", help=f"number of twins {default}")
+    parser.add_argument("--count", type=integer(1), default=8, metavar="N", help=f"number of twins {default}")
     parser.add_argument("--model", default="bundled", help=f"bundled, a model directory or a hub id {default}")
     parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=f"{default}")
-    parser.add_argument("--steps", type=_integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
+    parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
     parser.add_argument(
-        "--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"
+        "--seed", type=integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"
     )
     parser.add_argument(
-        "--first-index", type=_integer(0, 2**62), default=0, metavar="N",
+        "--first-index", type=integer(0, 2**62), default=0, metavar="N",
         help=f"number of the first twin: 8 goes on after a run of 8 {default}",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=_integer(1), default=32, metavar="N", help=f"twins at a time {default}")
+    parser.add_argument("--batch-size", type=integer(1), default=32, metavar="N", help=f"twins at a time {default}")
     parser.add_argument("--backend", default="auto", help=f"auto takes the fastest that can run {default}")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32",
         help=f"of the networks' arithmetic; bfloat16 is about twice as fast where the CPU has it {default}",
     )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-
-
-def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    limits = f"at least {low}" if high is None else f"{low}..{high}"
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, expected {limits}") from None
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"{value} is out of range, expected {limits}")
-        return value
-
-    return parse
 
 
 def _generate(given: argparse.Namespace) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class ECGTwinError(ValueError):
-    """Base of every error that bad input can cause."""
+    """Base of every error that bad input can cause.
+
+    reason: a few words that are the same for every record with this defect, by which a prepared data set counts them.
+    """
+
+    def __init__(self, message: str, reason: str = "unusable"):
+        super().__init__(message)
+        self.reason = reason
 
 
 class RecordError(ECGTwinError):
@@ -21,6 +28,10 @@ class ConditionError(ECGTwinError):
 
 class CheckpointError(ECGTwinError):
     """A model directory, configuration or weight file is missing, truncated or does not fit."""
+
+
+class StoreError(ECGTwinError):
+    """A store of records is missing, unfinished, damaged, of another version, or holds other work than asked for."""
 
 
 class TextEncoderError(ECGTwinError):

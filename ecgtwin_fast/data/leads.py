@@ -47,14 +47,15 @@ def select_leads(signal: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, 
         if lead is None:
             continue
         if lead in columns:
-            raise LeadError(f"lead {lead} occurs twice among {', '.join(names)}")
+            raise LeadError(f"lead {lead} occurs twice among {', '.join(names)}", "doubled lead")
         columns[lead] = signal[:, index]
     columns |= _derived_limb_leads(columns)
     missing = [lead for lead in MODEL_LEADS if lead not in columns]
     if missing:
         raise LeadError(
             f"missing leads {', '.join(missing)} (there are {', '.join(names) or 'none'}); needed are V1..V6 and "
-            "at least two limb leads, from which the other four are derived"
+            "at least two limb leads, from which the other four are derived",
+            "missing leads",
         )
     return np.stack([columns[lead] for lead in MODEL_LEADS], axis=1).astype(np.float32), MODEL_LEADS
 

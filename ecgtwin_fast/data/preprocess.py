@@ -37,14 +37,15 @@ def prepare(record: Record) -> Record:
     rate = record.sampling_rate
     if rate < LOWEST_SAMPLING_RATE:
         raise RecordError(
-            f"{record.name}: sampling rate {rate:g} Hz, expected {LOWEST_SAMPLING_RATE:g} Hz or more"
+            f"{record.name}: sampling rate {rate:g} Hz, expected {LOWEST_SAMPLING_RATE:g} Hz or more",
+            "low sampling rate",
         )
     if record.duration < SECONDS - SHORTFALL_SECONDS:
-        raise RecordError(f"{record.name}: {record.duration:.4g} s long, expected at least {SECONDS:g} s")
+        raise RecordError(f"{record.name}: {record.duration:.4g} s long, expected at least {SECONDS:g} s", "too short")
     try:
         signal, leads = select_leads(record.signal, record.leads)
     except LeadError as error:
-        raise LeadError(f"{record.name}: {error}") from None
+        raise LeadError(f"{record.name}: {error}", error.reason) from None
     signal = _first_ten_seconds(signal, rate)
     check_signal(signal, leads, record.name)
     heart_rate = record.heart_rate
@@ -52,7 +53,7 @@ def prepare(record: Record) -> Record:
         try:
             heart_rate = heart_rate_xqrs(signal, rate, leads)
         except RecordError as error:
-            raise RecordError(f"{record.name}: {error}") from None
+            raise RecordError(f"{record.name}: {error}", error.reason) from None
     signal = _fit_length(resample(signal, rate, SAMPLING_RATE), SAMPLES)
     return replace(record, signal=signal, sampling_rate=SAMPLING_RATE, leads=leads, heart_rate=heart_rate)
 
@@ -62,16 +63,18 @@ def check_signal(signal: np.ndarray, leads: Sequence[str], name: str) -> None:
     for lead, column in zip(leads, signal.T, strict=True):
         bad = int(np.sum(~np.isfinite(column)))
         if bad:
-            raise RecordError(f"{name}: lead {lead} holds {bad} missing or infinite samples of {len(column)}")
+            raise RecordError(f"{name}: lead {lead} holds {bad} missing or infinite samples of {len(column)}", "NaN")
         if np.ptp(column) < FLAT_MILLIVOLT:
             raise RecordError(
                 f"{name}: lead {lead} is flat: {np.ptp(column):.4f} mV peak to peak, expected at least "
-                f"{FLAT_MILLIVOLT} mV (are the units mV?)"
+                f"{FLAT_MILLIVOLT} mV (are the units mV?)",
+                "flat lead",
             )
         if np.abs(column).max() > LARGEST_MILLIVOLT:
             raise RecordError(
                 f"{name}: lead {lead} reaches {np.abs(column).max():.1f} mV, expected at most "
-                f"{LARGEST_MILLIVOLT:g} mV (are the units mV?)"
+                f"{LARGEST_MILLIVOLT:g} mV (are the units mV?)",
+                "large amplitude",
             )
 
 
@@ -104,20 +107,20 @@ def heart_rate_xqrs(signal: np.ndarray, sampling_rate: float, leads: Sequence[st
         if len(best) >= _ENOUGH_BEATS:
             break
     if len(best) < 2:
-        raise RecordError("no heartbeats found by XQRS in any lead; give the heart rate")
+        raise RecordError("no heartbeats found by XQRS in any lead; give the heart rate", "no heart rate")
     rate = 60.0 / float(np.median(np.diff(best)))
     low, high = HEART_RATE_RANGE
     if not low <= rate <= high:
-        raise RecordError(f"XQRS finds {rate:.0f} bpm, outside {low:g}..{high:g}; give the heart rate")
+        raise RecordError(f"XQRS finds {rate:.0f} bpm, outside {low:g}..{high:g}; give the heart rate", "no heart rate")
     return rate
 
 
 def _beats(column: np.ndarray, sampling_rate: float) -> np.ndarray:
     """Times of XQRS's beats in seconds."""
-    from wfdb.processing import xqrs_detect
+    from .xqrs import xqrs_detect
 
     fast = resample(column, sampling_rate, _BEAT_RATE).astype(np.float64)
-    return np.asarray(xqrs_detect(fast, _BEAT_RATE, verbose=False)) / _BEAT_RATE
+    return xqrs_detect(fast, _BEAT_RATE) / _BEAT_RATE
 
 
 def _first_ten_seconds(signal: np.ndarray, rate: float) -> np.ndarray:

@@ -21,7 +21,10 @@ _SEX = {0: "M", 1: "F"}
 
 @dataclass(frozen=True)
 class Row:
-    """One record of the database. filename_lr (100 Hz) and filename_hr (500 Hz) are relative to the root."""
+    """One record of the database. filename_lr (100 Hz) and filename_hr (500 Hz) are relative to the root.
+
+    recording_date: 'YYYY-MM-DD HH:MM:SS', shifted by a random offset per patient; None where the table has none.
+    """
 
     ecg_id: int
     patient_id: int
@@ -31,6 +34,7 @@ class Row:
     strat_fold: int
     filename_lr: str
     filename_hr: str
+    recording_date: str | None
 
 
 @lru_cache(maxsize=4)
@@ -90,6 +94,7 @@ def _row(root: Path, line: dict[str, str], statements: dict[str, str]) -> Row:
             strat_fold=int(line["strat_fold"]),
             filename_lr=line["filename_lr"],
             filename_hr=line["filename_hr"],
+            recording_date=line.get("recording_date") or None,
         )
     except (KeyError, ValueError, SyntaxError) as error:
         raise RecordError(f"{root / DATABASE}: ecg_id {line.get('ecg_id')}: {error!r}") from error

@@ -14,11 +14,13 @@ from ..staging import staged_folder
 from .arrays import Window
 from .comments import condition_comments, parse_comments
 from .leads import model_name
+from .wfdb_plain import read_plain
 
 if TYPE_CHECKING:
     from .record import Record
 
 SUFFIXES = (".hea", ".dat", ".mat")
+DAMAGED = "truncated or damaged"
 _TO_MILLIVOLT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 _GAIN = 1000.0  # units per mV, as in PTB-XL: steps of 1 µV, ±32.767 mV in 16 bit
 _LARGEST = 32767
@@ -35,12 +37,23 @@ def read_wfdb(path: Path, window: Window) -> dict:
 
     Units V, µV and nV become mV. The comments fill age, sex, report and heart rate. Raises RecordError naming the file.
     """
-    import wfdb
-
     stem = record_stem(path)
     header_path = Path(f"{stem}.hea")
     if not header_path.is_file():
-        raise RecordError(f"{header_path}: no such file; a WFDB record needs its header")
+        reason = "missing header" if any(Path(f"{stem}{suffix}").is_file() for suffix in SUFFIXES) else "missing record"
+        raise RecordError(f"{header_path}: no such file; a WFDB record needs its header", reason)
+    signal, rate, names, units = read_plain(header_path, window) or _read_any(stem, header_path, window)
+    return {
+        "signal": signal * _scales(stem, names, units),
+        "sampling_rate": rate,
+        "leads": tuple(names),
+    } | parse_comments(_comments(header_path))
+
+
+def _read_any(stem: Path, header_path: Path, window: Window) -> tuple[np.ndarray, float, list[str], list[str]]:
+    """What read_plain gives, of any layout that the wfdb package reads."""
+    import wfdb
+
     try:
         header = wfdb.rdheader(str(stem))
         first, last = _samples_of(header, header_path, window)
@@ -49,16 +62,14 @@ def read_wfdb(path: Path, window: Window) -> dict:
         raise
     except FileNotFoundError as error:
         missing = error.filename or stem
-        raise RecordError(f"{missing}: no such file, though {header_path.name} names it") from error
+        raise RecordError(
+            f"{missing}: no such file, though {header_path.name} names it", "missing signal file"
+        ) from error
     except Exception as error:  # wfdb raises many classes for damaged files
-        raise RecordError(f"{stem}: not readable as WFDB (truncated or damaged?): {error}") from error
+        raise RecordError(f"{stem}: not readable as WFDB (truncated or damaged?): {error}", DAMAGED) from error
     if record.p_signal is None or len(record.p_signal) < last - first:
-        raise RecordError(f"{stem}: holds no signal, or fewer samples than its header states")
-    return {
-        "signal": record.p_signal * _scales(stem, record.sig_name, record.units),
-        "sampling_rate": float(record.fs),
-        "leads": tuple(record.sig_name),
-    } | parse_comments(_comments(header_path))
+        raise RecordError(f"{stem}: holds no signal, or fewer samples than its header states", DAMAGED)
+    return record.p_signal, float(record.fs), record.sig_name, record.units
 
 
 def write_wfdb(record: Record, folder: str | Path, name: str, comments: Sequence[str] = ()) -> Path:
@@ -98,9 +109,9 @@ def _comments(header_path: Path) -> list[str]:
 
 def _samples_of(header, path: Path, window: Window) -> tuple[int, int]:
     if not header.fs or header.fs <= 0:
-        raise RecordError(f"{path}: sampling rate is {header.fs} Hz, expected a positive number")
+        raise RecordError(f"{path}: sampling rate is {header.fs} Hz, expected a positive number", DAMAGED)
     if not header.sig_len:
-        raise RecordError(f"{path}: the header states no samples")
+        raise RecordError(f"{path}: the header states no samples", DAMAGED)
     return window.samples(path, header.sig_len, header.fs)
 
 
@@ -109,7 +120,7 @@ def _scales(stem: Path, leads: Sequence[str], units: Sequence[str]) -> np.ndarra
     known = [_TO_MILLIVOLT.get(unit.strip().lower()) for unit in units]
     for lead, unit, scale in zip(leads, units, known, strict=True):
         if scale is None and model_name(lead):
-            raise RecordError(f"{stem}: lead {lead} is in {unit!r}, expected V, mV, µV or nV")
+            raise RecordError(f"{stem}: lead {lead} is in {unit!r}, expected V, mV, µV or nV", "unknown unit")
     return np.array([1.0 if scale is None else scale for scale in known])
 
 
