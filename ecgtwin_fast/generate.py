@@ -17,10 +17,11 @@ from .data.leads import MODEL_LEADS
 from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from .data.record import Record
 from .data.text import TextEncoder, text_encoder
+from .device import usable_device
 from .engine.cpu_decoder import decode
 from .engine.cpu_extractor import extract
 from .engine.latents import generate_latents
-from .errors import BackendError, ConditionError, ECGTwinError
+from .errors import ConditionError, ECGTwinError
 from .pretrained import ModelConfig, find_model, read_model, write_model
 from .samplers import Progress
 
@@ -98,7 +99,7 @@ class ECGTwin:
         device: str | torch.device | None = None,
     ):
         self.config, self.name, self.card = config, name, card
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.networks = {role: network.to(self.device).eval() for role, network in networks.items()}
 
     @classmethod
@@ -239,15 +240,6 @@ class ECGTwin:
         statements = split_report(condition.report)
         text = torch.from_numpy(self.text_encoder.encode(statements))[None]
         return text.to(self.device), torch.from_numpy(condition.patient_vector())[None].to(self.device)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise BackendError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -20,8 +20,8 @@ from .samplers import BETA_END, BETA_START, TRAIN_STEPS
 TEXT_ENCODER, TEXT_WIDTH = "nomic", 768
 
 # Our size <- key of the section `DiT` or `ibe` under `hyper_para`, or of the extractor's own file at its top level.
-_DENOISER_KEYS = {"hidden": "hidden_size", "depth": "depth", "heads": "num_heads", "patient_width": "patient_info_size"}
-_EXTRACTOR_KEYS = {
+DENOISER_KEYS = {"hidden": "hidden_size", "depth": "depth", "heads": "num_heads", "patient_width": "patient_info_size"}
+EXTRACTOR_KEYS = {
     "hidden": "embed_dim",
     "layers": "num_layers",
     "heads": "num_heads",
@@ -55,7 +55,7 @@ def import_published(
     Raises:
         CheckpointError: a file is missing, damaged or of another size; names it and the first parameter that differs.
     """
-    sizes, steps = _read_configs([Path(path) for path in configs])
+    sizes, steps = read_configs([Path(path) for path in configs])
     config = ModelConfig(sizes, TEXT_ENCODER, sizes["extractor"].get("text_width", TEXT_WIDTH))
     files = {"encoder": vae, "decoder": vae, "extractor": extractor, "denoiser": denoiser}
     files = {role: Path(path) for role, path in files.items()}
@@ -87,16 +87,16 @@ def _load(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _read_configs(paths: Sequence[Path]) -> tuple[dict[str, dict], int | None]:
+def read_configs(paths: Sequence[Path]) -> tuple[dict[str, dict], int | None]:
     """Sizes by role, and the steps that `inference_setting` suggests."""
     sizes: dict[str, dict] = {role: {} for role in ("encoder", "decoder", "extractor", "denoiser")}
     steps = None
     for path in paths:
-        content = _read_yaml(path)
+        content = read_yaml(path)
         hyper = _section(content, "hyper_para", path)
-        sizes["denoiser"] |= _sizes(_section(hyper, "DiT", path), _DENOISER_KEYS, path)
+        sizes["denoiser"] |= _sizes(_section(hyper, "DiT", path), DENOISER_KEYS, path)
         own = content if "hyper_para" not in content else _section(hyper, "ibe", path)
-        sizes["extractor"] |= _sizes(own, _EXTRACTOR_KEYS, path)
+        sizes["extractor"] |= _sizes(own, EXTRACTOR_KEYS, path)
         for key, value in _section(hyper, "ddpm", path).items():
             if key in _DDPM and value != _DDPM[key]:
                 raise CheckpointError(f"{path}: hyper_para.ddpm.{key} is {value!r}, the samplers have {_DDPM[key]!r}")
@@ -122,7 +122,7 @@ def _section(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, A
     return section
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:

@@ -100,7 +100,7 @@ def test_other_networks_train_as_they_are():
     assert training_forward(network) is network
     with pytest.raises(BackendError, match="backend 'operators' cannot train a DiTAttn: only DiT and BaseExtractor"):
         training_forward(network, "operators")
-    with pytest.raises(BackendError, match="unknown backend 'abacus'; known: auto, operators, reference"):
+    with pytest.raises(BackendError, match="unknown backend 'abacus'; known: auto, operators, compile, reference"):
         training_forward(network, "abacus")
 
 
@@ -114,3 +114,9 @@ def test_says_why_it_cannot(monkeypatch):
         training_forward(case("denoiser")[0], "operators")
     with pytest.warns(RuntimeWarning, match="training with backend 'reference'.*it was left out"):
         assert isinstance(training_forward(case("denoiser")[0]), models.create("dit", **DENOISER).__class__)
+
+
+def test_compiled_network_has_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda f, real=torch.compile: real(f, backend="aot_eager"))
+    (out, grad), (expected, expected_grad) = (run("denoiser", backend, False) for backend in ("compile", "reference"))
+    assert distance(out, expected) < 1e-6 and distance(grad, expected_grad) < 1e-6

@@ -19,7 +19,7 @@ from ..models.extractor import BaseExtractor
 from ..ops import gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
 from .choice import say_once
 
-BACKENDS = ("auto", "operators", "reference")
+BACKENDS = ("auto", "operators", "compile", "reference")
 
 
 def training_forward(network: nn.Module, backend: str = "auto") -> Callable[..., Tensor]:
@@ -27,8 +27,9 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
 
     Args:
         network: a `DiT`, without `need_weights` and `edit`; or a `BaseExtractor`, of which `extract_features` without
-            `reduce` is meant. Any other network comes back as it is.
-        backend: "operators" (compiled ones, on the CPU); "reference", the network itself; "auto", operators where they can run.
+            `reduce` is meant. Any other network has no operators.
+        backend: "operators", compiled ones, on the CPU; "reference", the network itself; "compile", that under
+            torch.compile; "auto", operators where they can run, else the reference.
 
     Raises:
         BackendError: unknown backend, or "operators" where they cannot run; names the reasons.
@@ -38,6 +39,8 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
     reference = network.extract_features if isinstance(network, BaseExtractor) else network
     if backend == "reference":
         return reference
+    if backend == "compile":
+        return torch.compile(reference)
     reasons = not_supported_reasons(network)
     if not reasons:
         return _Denoiser(network) if isinstance(network, DiT) else _Extractor(network)

@@ -26,8 +26,9 @@ def multihead_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
     keeps no matrix of weights for the gradient.
 
     Args:
-        query: (B, Lq, D), float32, bfloat16 or float64, D a multiple of heads. key, value: (B, Lk, D) of the same dtype,
-            Lk at least 1. Views whose channels lie side by side, such as those of `chunk(3, dim=-1)`, are read in place.
+        query: (B, Lq, D), float32, bfloat16 or float64, D a multiple of heads. key, value: (B, Lk, D) of the same
+            dtype, Lk at least 1. Views whose channels lie side by side, as those of `chunk(3, dim=-1)`, are read in
+            place.
         bias: (B, Lk) float32, added to every score of a key: -inf hides it. At least one key of a record must be
             visible. None: no bias.
 

@@ -33,8 +33,8 @@ class Tolerance:
 class Operator:
     """An operator of torch.ops.ecgtwin_fast: its definition in PyTorch and how closely backends must follow it.
 
-    `devices` have a compiled kernel where the build has their kind. `saved_outputs`: how many of the compiled operator's
-    last outputs only its gradient needs.
+    `devices` have a compiled kernel where the build has their kind. `saved_outputs`: how many of the compiled
+    operator's last outputs only its gradient needs.
     """
 
     name: str

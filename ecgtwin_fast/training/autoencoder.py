@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..data.store import Store
+from ..engine.training import training_forward
 from ..models.vae import LATENT_SCALE, Decoder, Encoder
-from .cohort import Cohort
-from .loop import LoopConfig, fit
+from .configs import AutoencoderConfig
+from .loop import Draw
 
 LATENT_STD = 1.0
 """Standard deviation of the scaled latents after `standardise`; smaller ones waste the noisier timesteps."""
+STANDARD_RECORDS = 4096
+"""At most so many records tell `standardise` mean and deviation."""
 
 
 class Autoencoder(nn.Module):
@@ -25,62 +28,71 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
 
+class AutoencoderStage:
+    """Squared error in mV^2 summed per record + KL, the KL's weight ramped from 0.1 to 1.
+
+    Trains on the store's records outside the test fold. config.loop must have its steps.
+    """
+
+    name = "autoencoder"
+
+    def __init__(self, network: Autoencoder, store: Store, config: AutoencoderConfig):
+        self.network, self.store, self.config = network, store, config
+        self._encode, self._decode = training_forward(network.encoder), training_forward(network.decoder)
+        self._rows = store.rows(test=False)
+        real = store.real[self._rows]
+        self._pools = [self._rows] if config.real_share is None else [self._rows[real], self._rows[~real]]
+        self._ramp = config.kl_ramp_steps or config.loop.steps_of(config.kl_ramp_epochs, len(self._rows))
+
+    def fetch(self, draw: Draw) -> tuple[np.ndarray, Tensor]:
+        """This process's signals (b, 1024, 12) and the posterior's noise (b, latent, 128)."""
+        batch = self.config.loop.batch
+        index = draw_rows(self._pools, self.config.real_share, batch, draw.rng)
+        signal = self.store.signals(draw.share(index))
+        if self.config.scale_range is not None:
+            signal *= draw.share(draw.rng.uniform(*self.config.scale_range, (batch, 1, 1)).astype(np.float32))
+        latent = self.network.decoder[0].in_channels
+        noise = torch.randn(batch, latent, signal.shape[1] // 8, generator=draw.generator)
+        return signal, draw.share(noise)
+
+    def step(self, draw: Draw) -> dict[str, Tensor]:
+        signal, noise = map(draw.on_device, draw.batch)
+        z, mean, log_variance = self._encode(signal, noise)
+        error = (self._decode(z).float() - signal).square().sum((1, 2)).mean()
+        kl = kl_divergence(mean.float(), log_variance.float())
+        loss = error + (0.1 + 0.9 * min(1.0, draw.step / self._ramp)) * kl
+        loss.backward()
+        return {"loss": loss.detach(), "squared_error": error.detach(), "kl": kl.detach()}
+
+    @torch.no_grad()
+    def finish(self, network: Autoencoder) -> None:
+        """Standardise the latents, where the configuration says so."""
+        if not self.config.standardise:
+            return
+        device = next(network.parameters()).device
+        rows = self._rows[:: -(-len(self._rows) // STANDARD_RECORDS)]
+        means = []
+        for part in np.array_split(rows, -(-len(rows) // 64)):
+            signal = torch.from_numpy(self.store.signals(part)).to(device)
+            means.append(network.encoder(signal, torch.zeros((), device=device))[1] * LATENT_SCALE)
+        standardise(network.encoder, network.decoder, torch.cat(means))
+
+
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL to N(0, 1) of (B, C, L), summed over channels, meaned over the rest."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
 
 
-def train_autoencoder(
-    encoder: Encoder,
-    decoder: Decoder,
-    cohort: Cohort,
-    config: LoopConfig,
-    checkpoint: Path,
-    real_share: float = 0.5,
-    kl_ramp: int = 1000,
-) -> tuple[Encoder, Decoder]:
-    """Squared error in mV summed per record + KL, the KL's weight ramped from 0.1 to 1 over `kl_ramp` steps.
-
-    `real_share` of a mini-batch are real records where the cohort has any. Every record is scaled by 0.7 to 1.4.
-    """
-    pools = [np.flatnonzero(cohort.real), np.flatnonzero(~cohort.real)]
-    latent = decoder[0].in_channels
-
-    def loss(rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        index = draw_rows(pools, real_share, config.batch, rng)
-        size = torch.from_numpy(rng.uniform(0.7, 1.4, (config.batch, 1, 1)).astype(np.float32))
-        signal = size * torch.from_numpy(cohort.signals[index].astype(np.float32))
-        noise = torch.randn(config.batch, latent, signal.shape[1] // 8, generator=generator)
-        z, mean, log_variance = network.encoder(signal, noise)
-        error = (network.decoder(z).float() - signal).square().sum((1, 2)).mean()
-        kl = kl_divergence(mean.float(), log_variance.float())
-        weight = 0.1 + 0.9 * min(1.0, step / kl_ramp)
-        return error + weight * kl, {"rms mV": (error.item() / signal[0].numel()) ** 0.5, "kl": kl.item()}
-
-    network = Autoencoder(encoder, decoder)
-    trained = fit(network, loss, config, checkpoint, "autoencoder")
-    return trained.encoder, trained.decoder
-
-
-def draw_rows(pools: list[np.ndarray], first_share: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` indices, each from the first pool with probability `first_share`; an empty pool yields to the other."""
-    if len(pools[0]) == 0 or len(pools[1]) == 0:
-        return rng.choice(pools[0] if len(pools[0]) else pools[1], count)
+def draw_rows(
+    pools: Sequence[np.ndarray], first_share: float | None, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`count` indices of one pool, or of two, each from the first with probability `first_share`; an empty pool yields
+    to the other."""
+    filled = [pool for pool in pools if len(pool)]
+    if len(filled) == 1:
+        return rng.choice(filled[0], count)
     first = rng.random(count) < first_share
     return np.where(first, rng.choice(pools[0], count), rng.choice(pools[1], count))
-
-
-@torch.inference_mode()
-def encode(encoder: Encoder, cohort: Cohort, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """Scaled posterior means and standard deviations (N, C, L) of every record of the cohort."""
-    means, deviations = [], []
-    for start in tqdm(range(0, len(cohort.signals), batch), desc="encoding", unit="batch", mininterval=2):
-        signal = torch.from_numpy(cohort.signals[start : start + batch].astype(np.float32))
-        with torch.autocast("cpu", torch.bfloat16):
-            _, mean, log_variance = encoder(signal, torch.zeros(()))
-        means.append(mean.float() * LATENT_SCALE)
-        deviations.append(torch.exp(0.5 * log_variance.float()) * LATENT_SCALE)
-    return torch.cat(means), torch.cat(deviations)
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-"""Training data in memory: simulated patients and, where PTB-XL is at hand, its patients with rate variants."""
+"""The bundled model's data: simulated patients and, where PTB-XL is at hand, its patients with rate variants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,46 +10,106 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.condition import patient_vector, split_report
+from ..data.entry import Entry, Rejected
 from ..data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from ..data.ptbxl import PTBXL
 from ..data.record import Record
 from ..data.simulated import Patient, simulate_record
+from ..data.store import Store
+from ..data.store_writer import StoreWriter
 from ..data.text import TextEncoder
 from ..errors import ECGTwinError
 from .rate_variants import ALIGNED_SOURCE, FIRST_R, median_beat, rate_variant
 
 TEST_FOLD = 10
 CHUNK = 250
+"""People in a shard."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cohort:
-    """ECGs grouped by person.
+    """What the store is drawn from.
 
-    signals: (N, 1024, 12) float16 in mV. patient: (N, 3) float32 patient vectors. tokens: (N, T) int64 rows of
-    `embeddings`, row 0 is padding. embeddings: (S + 1, width) float32. person: (N,) int64, records of one person are
-    neighbours. real: (N,) bool. aligned: (N,) bool, the first R wave lies at FIRST_R; other records are never
-    targets. rejected: file name and reason of records that could not be used.
+    simulated: patients, two records each. ptbxl: folder of PTB-XL, whose patients outside the
+    test fold are taken, or None. variants: of each regular sinus rhythm of PTB-XL, at other heart rates. max_tokens:
+    longer reports keep the first statements.
     """
 
-    signals: np.ndarray
-    patient: np.ndarray
-    tokens: np.ndarray
-    embeddings: np.ndarray
-    person: np.ndarray
-    real: np.ndarray
-    aligned: np.ndarray
-    rejected: list[str]
+    simulated: int
+    ptbxl: Path | None = None
+    variants: int = 8
+    max_tokens: int = 8
+    seed: int = 0
 
-    @property
-    def pairs(self) -> np.ndarray:
-        """(P, 2) all ordered pairs (reference, aligned target) of different records of one person."""
-        starts = np.flatnonzero(np.diff(self.person, prepend=-1))
-        counts = np.diff(np.append(starts, len(self.person)))
-        pairs = np.concatenate(
-            [start + np.argwhere(~np.eye(count, dtype=bool)) for start, count in zip(starts, counts, strict=True)]
-        )
-        return pairs[self.aligned[pairs[:, 1]]]
+    def store(self, path: Path, encoder: TextEncoder, workers: int = 2) -> Store:
+        """The cohort as a store in folder `path`: written, gone on with after a break, or opened where it is there.
+
+        Simulated people are not `real`; only records whose first R wave lies at FIRST_R are a `target`.
+        Raises StoreError where the folder holds another store.
+        """
+        options = {"simulated": self.simulated, "ptb-xl": self.ptbxl is not None, "variants": self.variants}
+        options |= {"max_tokens": self.max_tokens, "seed": self.seed}
+        if (path / "store.json").is_file():
+            found = Store(path)
+            if found.options != options:
+                raise ECGTwinError(f"{path}: holds a cohort of {found.options}, this run has {options}")
+            return found
+        writer = StoreWriter(path, "cohort", options)
+        chunks = self._chunks()[writer.shards :]
+        with ProcessPoolExecutor(workers) as pool:
+            found = pool.map(self._entries, chunks)
+            for entries, rejected in tqdm(found, desc="cohort", unit="chunk", total=len(chunks)):
+                writer.write(entries, rejected)
+        return writer.finish(encoder)
+
+    def _chunks(self) -> list[tuple[int, ...] | int]:
+        """patient_ids of PTB-XL, CHUNK at a time, then numbers of simulated chunks."""
+        people = [] if self.ptbxl is None else list(PTBXL(self.ptbxl).patients())
+        real = [tuple(people[start : start + CHUNK]) for start in range(0, len(people), CHUNK)]
+        return [*real, *range(-(-self.simulated // CHUNK))]
+
+    def _entries(self, chunk: tuple[int, ...] | int) -> tuple[list[Entry], list[Rejected]]:
+        return self._simulated(chunk) if isinstance(chunk, int) else self._real(chunk)
+
+    def _entry(self, record: Record, name: str, patient: str, real: bool, target: bool) -> Entry:
+        report = "|".join(split_report(record.report)[: self.max_tokens])
+        return Entry.of(replace(record, report=report), name, patient, test=False, real=real, target=target)
+
+    def _simulated(self, chunk: int) -> tuple[list[Entry], list[Rejected]]:
+        rng = np.random.default_rng((self.seed, chunk))
+        patients = [Patient.draw(rng) for _ in range(min(CHUNK, self.simulated - chunk * CHUNK))]
+        long = SAMPLES + int(2 * SAMPLING_RATE)
+        entries = []
+        for number, patient in enumerate(patients):
+            for visit in range(2):
+                record = align(simulate_record(patient, rng, samples=long))
+                person = f"simulated {chunk}-{number}"
+                entries.append(self._entry(record, f"{person}-{visit}", person, real=False, target=True))
+        return entries, []
+
+    def _real(self, chunk: tuple[int, ...]) -> tuple[list[Entry], list[Rejected]]:
+        database = PTBXL(self.ptbxl)
+        of_patient = database.patients()
+        entries, rejected = [], []
+        for patient in chunk:
+            rng = np.random.default_rng((self.seed, patient))
+            for ecg_id in of_patient[patient]:
+                if database.row(ecg_id).strat_fold == TEST_FOLD:
+                    continue
+                name, person = f"PTB-XL {ecg_id}", f"PTB-XL {patient}"
+                try:
+                    record = prepare(database.record(ecg_id))
+                    patient_vector(record.heart_rate, record.age, record.sex)
+                    split_report(record.report)
+                except ECGTwinError as error:
+                    rejected.append(Rejected(name, error.reason, str(error)))
+                    continue
+                beat = median_beat(record)
+                count = 0 if beat is None else self.variants
+                for found in (record, *(rate_variant(record, beat, rng) for _ in range(count))):
+                    aligned = ALIGNED_SOURCE in found.source
+                    entries.append(self._entry(found, name, person, real=True, target=aligned))
+        return entries, rejected
 
 
 def align(record: Record) -> Record:
@@ -63,90 +122,3 @@ def align(record: Record) -> Record:
     peak = first + int(np.argmax(energy[first : first + 12]))
     start = min(peak - before, len(record.signal) - SAMPLES)
     return replace(record, signal=record.signal[start : start + SAMPLES])
-
-
-def _simulate_chunk(seed: tuple[int, int]) -> list[Record]:
-    rng = np.random.default_rng(seed)
-    patients = [Patient.draw(rng) for _ in range(CHUNK)]
-    long = SAMPLES + int(2 * SAMPLING_RATE)
-    return [align(simulate_record(patient, rng, samples=long)) for patient in patients for _ in range(2)]
-
-
-def simulated_people(count: int, seed: int, workers: int) -> Iterator[list[Record]]:
-    """`count` simulated patients (rounded up to chunks), two records each."""
-    with ProcessPoolExecutor(workers) as pool:
-        chunks = pool.map(_simulate_chunk, [(seed, chunk) for chunk in range(-(-count // CHUNK))])
-        for records in chunks:
-            for first, second in zip(records[::2], records[1::2], strict=True):
-                yield [first, second]
-
-
-def ptbxl_people(root: Path, variants: int, seed: int, rejected: list[str]) -> Iterator[list[Record]]:
-    """PTB-XL's patients outside the test fold: records that differ, and `variants` of each regular sinus rhythm."""
-    database = PTBXL(root)
-    for patient, ecg_ids in database.patients().items():
-        rng = np.random.default_rng((seed, patient))
-        people: list[Record] = []
-        for ecg_id in ecg_ids:
-            if database.row(ecg_id).strat_fold == TEST_FOLD:
-                continue
-            try:
-                record = prepare(database.record(ecg_id))
-                patient_vector(record.heart_rate, record.age, record.sex)
-                split_report(record.report)
-            except ECGTwinError as error:
-                rejected.append(str(error))
-                continue
-            if any(np.array_equal(record.signal, other.signal) for other in people):
-                continue
-            people.append(record)
-            beat = median_beat(record)
-            if beat is not None:
-                people += [rate_variant(record, beat, rng) for _ in range(variants)]
-        if people:
-            yield people
-
-
-def build_cohort(
-    encoder: TextEncoder,
-    simulated: int,
-    ptbxl: Path | None,
-    variants: int = 8,
-    max_tokens: int = 8,
-    seed: int = 0,
-    workers: int = 2,
-) -> Cohort:
-    """Draw the cohort: `simulated` patients, and PTB-XL's at `ptbxl` where given; reports longer than `max_tokens`
-    statements keep the first ones."""
-    rejected: list[str] = []
-    rows: dict[str, int] = {}
-    signals, patient, tokens, person, real, aligned = [], [], [], [], [], []
-
-    def add(records: list[Record], is_real: bool) -> None:
-        index = person[-1] + 1 if person else 0
-        for record in records:
-            statements = split_report(record.report)[:max_tokens]
-            ids = [rows.setdefault(statement, len(rows) + 1) for statement in statements]
-            signals.append(record.signal.astype(np.float16))
-            patient.append(patient_vector(record.heart_rate, record.age, record.sex))
-            tokens.append(ids + [0] * (max_tokens - len(ids)))
-            person.append(index)
-            real.append(is_real)
-            aligned.append(not is_real or ALIGNED_SOURCE in record.source)
-
-    if ptbxl is not None:
-        for records in tqdm(ptbxl_people(ptbxl, variants, seed, rejected), desc="PTB-XL patients", unit="patient"):
-            add(records, True)
-    for records in tqdm(simulated_people(simulated, seed, workers), desc="simulated patients", total=simulated):
-        add(records, False)
-    embeddings = encoder.encode(list(rows))
-    return Cohort(
-        signals=np.stack(signals),
-        patient=np.stack(patient).astype(np.float32),
-        tokens=np.array(tokens),
-        embeddings=np.concatenate([np.zeros_like(embeddings[:1]), embeddings]),
-        person=np.array(person),
-        real=np.array(real),
-        aligned=np.array(aligned),
-        rejected=rejected,
-    )

@@ -1,134 +1,311 @@
 """The one training loop of all stages: AdamW, a schedule, mixed precision, EMA, checkpoints and exact resume.
 
-A step's mini-batch and noise are drawn from generators keyed by (seed, step), so that a resumed run repeats the
-uninterrupted one without storing any data position.
+All that is random in a step is drawn from generators keyed by (seed, step), so that a resumed run repeats the
+uninterrupted one without storing a data position, and several processes draw the same batch and take their shares.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
-from ..errors import CheckpointError
+from .checkpoint import (
+    NETWORK,
+    check_settings,
+    load_checkpoint,
+    newest_checkpoint,
+    read_json,
+    read_weights,
+    save_checkpoint,
+    write_json,
+    write_weights,
+)  # fmt: skip
+from .distributed import Processes
+from .log import Log, Silence, read_history
+from .loop_config import LoopConfig
+
+CONFIG, SUMMARY = "config.json", "summary.json"
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """Hyper-parameters of a stage.
+@dataclass
+class Draw:
+    """All that is random in one step, keyed by (seed, step): the same on every process.
 
-    steps: optimiser steps. batch: records a step. learning_rate: peak. final_learning_rate: end of the cosine decay.
-    warmup: steps of linear warm-up. weight_decay: AdamW's. clip: limit of the gradient norm. ema: decay of the
-    averaged weights that are returned, 0 for none. bfloat16: autocast. seed: of everything drawn.
-    checkpoint_seconds: time between checkpoints.
+    rng: for NumPy. generator: for torch, on the CPU; draw for the whole batch and take the `share`. batch: what the
+    stage's `fetch` returned, None without one. device: where this process computes.
     """
 
-    steps: int
-    batch: int
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 1e-5
-    warmup: int = 100
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    ema: float = 0.0
-    bfloat16: bool = True
-    seed: int = 0
-    checkpoint_seconds: float = 60.0
+    step: int
+    rng: np.random.Generator
+    generator: torch.Generator
+    processes: Processes = field(default_factory=Processes)
+    batch: Any = None
+
+    @classmethod
+    def of(cls, seed: int, step: int, processes: Processes) -> Draw:
+        rng = np.random.default_rng((seed, step))
+        return cls(step, rng, torch.Generator().manual_seed(int(rng.integers(2**62))), processes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
+
+    def share(self, rows):
+        """This process's rows of an array or Tensor of the whole batch (equal parts)."""
+        return self.processes.share(rows)
+
+    def on_device(self, rows: np.ndarray | Tensor) -> Tensor:
+        """An array or Tensor as a Tensor on this process's device, without waiting for the copy."""
+        rows = torch.from_numpy(np.ascontiguousarray(rows)) if isinstance(rows, np.ndarray) else rows
+        return rows.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else rows
 
 
-Loss = Callable[[np.random.Generator, torch.Generator, int], tuple[Tensor, dict[str, float]]]
+class Stage(Protocol):
+    """What `fit` trains.
+
+    name: of the stage. network: parameters that require gradients are trained. Besides `step`, a stage may have
+
+    - fetch(draw): reads and returns the batch of a step. It runs in a background thread while the step before is
+      computed; `step` finds its result in draw.batch and goes on drawing where it stopped.
+    - sample(network, step) -> Path | None: draws sample twins with the current weights into a PNG file.
+    - finish(network): the last touch to the trained network (averaged weights where the loop has an EMA).
+    """
+
+    name: str
+    network: nn.Module
+
+    def step(self, draw: Draw) -> dict[str, float | Tensor]:
+        """The loss over this process's rows, followed by its backward(); under the loop's autocast.
+
+        Returns numbers to log, floats or Tensors of one element that are read only where they are logged, always with
+        the same names, among them "loss". The loop averages gradients and numbers over the processes.
+        """
+        ...
 
 
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from the peak to the final rate."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    span = config.learning_rate - config.final_learning_rate
-    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * progress))
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: a checkpoint is saved; the message says how to go on (the first process's alone)."""
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it."""
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    os.replace(temporary, path)
+def finished(folder: Path) -> bool:
+    """Whether the run in a folder is trained to its end."""
+    return (folder / SUMMARY).is_file()
 
 
-def fit(network: nn.Module, loss: Loss, config: LoopConfig, checkpoint: Path, label: str) -> nn.Module:
-    """Train `network` and return it, with averaged weights where the configuration has an EMA.
+def started(folder: Path) -> bool:
+    """Whether a run was begun in a folder."""
+    return (folder / CONFIG).is_file()
+
+
+def fit(
+    stage: Stage,
+    config: LoopConfig,
+    folder: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
+) -> nn.Module:
+    """Train stage.network and return it in eval mode, with averaged weights where the configuration has an EMA.
 
     Args:
-        network: parameters that require gradients are trained.
-        loss: loss(rng, generator, step) draws a mini-batch and gives the scalar to minimise and numbers to show.
-        checkpoint: file that is written every `checkpoint_seconds` and at the end; an existing one is resumed.
-        label: text of the progress bar.
+        config: with `steps`. folder: holds config.json, history.csv, TensorBoard events, the newest checkpoint and, at
+            the end, network.safetensors and summary.json. A run that it holds is gone on with; of a finished one the
+            network is loaded and nothing done.
+        settings: what a resumed run must have in common with the first; the loop's configuration by default.
 
     Raises:
-        CheckpointError: the checkpoint belongs to another configuration.
+        CheckpointError: the folder's run has other settings (names the first) or is damaged.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+        TrainingError: the loss is not finite.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["config"] != asdict(config):
-            raise CheckpointError(f"{checkpoint}: written with {state['config']}, this run has {asdict(config)}")
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        start = state["step"]
+    processes = processes or Processes()
+    processes.check_batch(config.batch)
+    folder = Path(folder)
+    settings = dict(settings or {"loop": asdict(config)})
+    network = stage.network.to(processes.device)
+    if started(folder):
+        check_settings(folder / CONFIG, read_json(folder / CONFIG), settings)
+    if finished(folder):
+        read_weights(folder / NETWORK, network)
+        return network.eval().requires_grad_(False)
+    if processes.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, settings)
+    processes.wait()
+    return _Run(stage, network, config, folder, settings, processes).train()
 
-    def save(step: int) -> None:
-        state = {
-            "config": asdict(config),
-            "step": step,
-            "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": None if average is None else average.state_dict(),
-        }
-        write_atomic(checkpoint, lambda path: torch.save(state, path))
 
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    network.train()
-    saved = time.monotonic()
-    progress = tqdm(total=config.steps, initial=start, desc=label, unit="step", mininterval=2)
+class _Run:
+    """The state of one call of `fit`."""
+
+    def __init__(self, stage, network, config, folder, settings, processes):
+        self.stage, self.network, self.config = stage, network, config
+        self.folder, self.settings, self.processes = folder, settings, processes
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
+        checkpoint = newest_checkpoint(folder)
+        self.start = 0
+        if checkpoint is not None:
+            self.start = load_checkpoint(checkpoint, settings, network, self.average, self.optimiser)
+
+    def train(self) -> nn.Module:
+        config, first = self.config, self.processes.first
+        self.network.train()
+        saved, seconds = time.monotonic(), time.monotonic()
+        log = Log(self.folder, self.stage.name, self.start, config.steps, config.batch) if first else Silence()
+        with log, _stop_signals() as stopping, _prefetched(self._draw) as draws:
+            for step in range(self.start, config.steps):
+                numbers, stop = self._step(draws(step, step + 1 < config.steps), stopping)
+                if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                    log.numbers(step, self.processes.average(numbers))
+                log.step()
+                if first and config.sample_every and (step + 1) % config.sample_every == 0:
+                    self._sample(log, step + 1)
+                if stop and step + 1 < config.steps:
+                    self._save(step + 1)
+                    raise Interrupted(self._stopped(step + 1) if first else "")
+                if time.monotonic() - saved > config.checkpoint_seconds:
+                    self._save(step + 1)
+                    saved = time.monotonic()
+            self._save(config.steps)
+            seconds = time.monotonic() - seconds
+        return self._finish(seconds)
+
+    def _stopped(self, steps: int) -> str:
+        done = f"{self.stage.name} stopped after {steps} of {self.config.steps} steps; saved in {self.folder}"
+        return f"{done}: give the same command with --resume to go on"
+
+    def _draw(self, step: int) -> Draw:
+        draw = Draw.of(self.config.seed, step, self.processes)
+        fetch = getattr(self.stage, "fetch", None)
+        draw.batch = fetch(draw) if fetch else None
+        return draw
+
+    def _step(self, draw: Draw, stopping: Callable[[], bool]) -> tuple[dict, bool]:
+        config, step = self.config, draw.step
+        # Dropout draws from torch's own generators: keyed too, so that a resumed run drops the same.
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, step, self.processes.rank)).generate_state(1)[0]))
+        rate, beta1 = config.rate(step)
+        for group in self.optimiser.param_groups:
+            group["lr"], group["betas"] = rate, (beta1, group["betas"][1])
+        self.optimiser.zero_grad(set_to_none=True)
+        with arithmetic(self.processes.device, config.bfloat16):
+            numbers = self.stage.step(draw)
+        stop = self.processes.average_gradients(self.parameters, stopping())
+        if config.clip:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+            numbers = {**numbers, "gradient_norm": norm}
+        self.optimiser.step()
+        if self.average is not None:
+            self._update_average(step)
+        return {**numbers, "learning_rate": rate}, stop
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        decay = min(self.config.ema, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        for mean, current in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            mean.copy_(current)
+
+    def _sample(self, log: Log, step: int) -> None:
+        sample = getattr(self.stage, "sample", None)
+        if sample is None:
+            return
+        network = (self.average or self.network).eval()
+        with torch.no_grad(), arithmetic(self.processes.device, False):
+            path = sample(network, step)
+        self.network.train()
+        if path is not None:
+            log.picture(step, path)
+
+    def _save(self, step: int) -> None:
+        if self.processes.first:
+            save_checkpoint(self.folder, step, self.settings, self.network, self.average, self.optimiser)
+
+    def _finish(self, seconds: float) -> nn.Module:
+        """Hand out what is trained; the first process writes it."""
+        trained = (self.average or self.network).eval().requires_grad_(False)
+        if hasattr(self.stage, "finish"):
+            self.stage.finish(trained)
+        if self.processes.first:
+            write_weights(self.folder / NETWORK, trained)
+            done = self.config.steps - self.start
+            summary = {
+                "stage": self.stage.name,
+                "steps": self.config.steps,
+                "final": read_history(self.folder)[-1],
+                "parameters": sum(p.numel() for p in trained.parameters()),
+                "device": str(self.processes.device),
+                "processes": self.processes.world,
+                # Of the last uninterrupted part of the run.
+                "seconds": round(seconds, 3),
+                "records_per_second": round(done * self.config.batch / max(seconds, 1e-9), 3),
+            }
+            write_json(self.folder / SUMMARY, summary)
+        self.processes.wait()
+        if not self.processes.first:
+            read_weights(self.folder / NETWORK, trained)
+        return trained
+
+
+@contextmanager
+def arithmetic(device: torch.device, bfloat16: bool) -> Iterator[None]:
+    """How networks compute in training."""
+    # The CPU's flash attention is several times slower than plain products at 128 positions.
+    attention: AbstractContextManager = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    # Without cache: a weight that is first cast without gradient, as gradient caching does, would lose its own.
+    with attention, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+        yield
+
+
+@contextmanager
+def _prefetched(draw: Callable[[int], Draw]) -> Iterator[Callable[[int, bool], Draw]]:
+    """A function (step, more) -> Draw that has the draw of the next step made in a background thread."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        pending: dict[int, Any] = {}
+
+        def take(step: int, more: bool) -> Draw:
+            found = pending.pop(step).result() if step in pending else draw(step)
+            if more:
+                pending[step + 1] = thread.submit(draw, step + 1)
+            return found
+
+        yield take
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGINT or SIGTERM came."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _) -> None:
+        came.set()
+        # The same signal again acts as before. Not the other one: torchrun answers Ctrl-C with SIGTERM.
+        signal.signal(number, former[number])
+
+    for number in former:
+        signal.signal(number, stop)
     try:
-        for step in range(start, config.steps):
-            rng = np.random.default_rng((config.seed, step))
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, step)
-            # The CPU's flash attention is several times slower than plain products at 128 positions.
-            with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                value, shown = loss(rng, generator, step)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimiser.step()
-            if average is not None:
-                decay = min(config.ema, (step + 1) / (step + 10))
-                with torch.no_grad():
-                    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-            if step % 20 == 0:
-                progress.set_postfix({name: f"{number:.4g}" for name, number in shown.items()}, refresh=False)
-            progress.update()
-            if time.monotonic() - saved > config.checkpoint_seconds:
-                save(step + 1)
-                saved = time.monotonic()
-        save(config.steps)
+        yield came.is_set
     finally:
-        progress.close()
-    return (average or network).eval().requires_grad_(False)
+        for number, handler in former.items():
+            signal.signal(number, handler)

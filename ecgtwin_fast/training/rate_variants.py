@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.preprocess import SAMPLES, SAMPLING_RATE
 from ..data.record import Record
+from ..data.xqrs import xqrs_detect
 
 SINUS = ("sinus rhythm", "sinus tachycardia", "sinus bradycardia", "sinus arrhythmia")
 BEFORE_R, RIGID_AFTER_R = 0.28, 0.08
@@ -24,10 +25,9 @@ FIRST_R = 0.36
 def beat_times(record: Record) -> np.ndarray:
     """Times in s of the R waves that XQRS finds in a prepared record's lead II."""
     from scipy.signal import resample_poly
-    from wfdb.processing import xqrs_detect
 
     lead = resample_poly(record.lead("II").astype(np.float64), 625, 128)
-    beats = xqrs_detect(lead, 500, verbose=False)
+    beats = xqrs_detect(lead, 500)
     # XQRS marks some point of the QRS complex: move to the steepest-energy sample so that beats align.
     energy = np.convolve(np.gradient(lead) ** 2, np.ones(25), mode="same")
     return np.array([b - 30 + np.argmax(energy[b - 30 : b + 30]) for b in beats if 30 <= b < len(lead) - 30]) / 500

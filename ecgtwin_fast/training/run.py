@@ -1,0 +1,246 @@
+"""A run folder: one stage after the other, each with what the stages before it trained.
+
+OUT/autoencoder, extractor, denoiser, clip: a stage's config.json, network.safetensors, newest checkpoint, history.csv,
+TensorBoard events and summary.json. OUT/latents: latents and base vectors. OUT/model: the model directory for
+`ECGTwin.from_pretrained`, written when the denoiser is trained.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import NOTICE, models
+from ..data.pairs import Pairs
+from ..data.store import Store
+from ..errors import CheckpointError, ECGTwinError, StoreError
+from ..pretrained import CONFIG_FILE, ModelConfig, write_model
+from ..staging import check_folder
+from .autoencoder import Autoencoder, AutoencoderStage
+from .checkpoint import NETWORK, read_json, read_weights
+from .configs import StageConfig, to_dict
+from .denoiser import DenoiserStage, identity_start, training_pairs
+from .distributed import Processes, processes
+from .latents import Latents, base_vectors, encoded, weights_digest
+from .log import read_history
+from .loop import CONFIG, SUMMARY, Stage, finished, fit, started
+
+REQUIRES: Mapping[str, tuple[str, ...]] = {
+    "autoencoder": (), "extractor": ("autoencoder",), "denoiser": ("autoencoder", "extractor"), "clip": (),
+}  # fmt: skip
+LATENTS, MODEL = "latents", "model"
+_NETWORKS = {"extractor": "ibe", "denoiser": "dit", "clip": "clip"}
+
+_CARD = """# ECGTwin, trained with ecgtwin_fast
+
+Individual Base Extractor, denoiser and autoencoder of ECGTwin (arXiv 2508.02720).
+
+## Data
+
+`{kind}` {options}: {records} records of {people} people, {trained} of them trained on (the others are the test fold),
+{statements} distinct statements, embedded by `{encoder}` ({width} wide).
+
+## Training
+
+{stages}
+Weights are float32 as trained. The configuration of each stage:
+
+```json
+{configs}
+```
+
+{notice}
+"""
+
+
+def train_stage(
+    stage: str,
+    store: Store | str | Path,
+    out: str | Path,
+    config: StageConfig,
+    device: str | None = None,
+    resume: bool = False,
+) -> nn.Module:
+    """Train a stage of the run folder `out` to its end and return the network in eval mode; a finished one is loaded.
+
+    Args:
+        stage: "autoencoder", "extractor", "denoiser" or "clip". store: a data set. config: of the stage; loop.epochs
+            become steps by the number of its records or pairs. device: as of `distributed.processes`.
+        resume: go on with an unfinished run.
+
+    Raises:
+        ECGTwinError: a stage that this one needs is not trained (names the command), or an unfinished run is here.
+        CheckpointError: the folder's run has other settings. StoreError: the store cannot be used.
+        Interrupted: SIGINT or SIGTERM; a checkpoint was saved.
+    """
+    out = Path(out)
+    store_path = store.path if isinstance(store, Store) else Path(store)
+    check_ready(stage, store_path, out, resume)
+    store = store if isinstance(store, Store) else Store(store)
+    with processes(device) as here:
+        torch.manual_seed(config.loop.seed)
+        count = _count(stage, store, config)
+        config = completed(stage, config, store, out, count)
+        prepared, inputs = _prepared(stage, store, out, config, here)
+        settings = {"stage": stage, "inputs": {"store": store.digest, **inputs}, **to_dict(config)}
+        _say(here, _plan(stage, store, config, count, finished(out / stage)))
+        trained = fit(prepared, config.loop, out / stage, settings, here)
+        if stage == "denoiser" and here.first and _older(out / MODEL / CONFIG_FILE, out / stage / SUMMARY):
+            write_trained_model(out, store)
+        here.wait()
+        _say(here, f"{stage} trained: {out / stage}" + (f"; model: {out / MODEL}" if stage == "denoiser" else ""))
+    return trained
+
+
+def check_ready(stage: str, store: Path, out: Path, resume: bool) -> None:
+    """ECGTwinError where the stages before are not trained, or an unfinished run is here and is not to be resumed."""
+    check_folder(out)
+    for needed in REQUIRES[stage]:
+        if not finished(out / needed):
+            raise ECGTwinError(
+                f"{out}: the {stage} needs a trained {needed}: run `ecgtwin-fast train {needed} {store} {out}` first"
+            )
+    if started(out / stage) and not finished(out / stage) and not resume:
+        raise ECGTwinError(
+            f"{out / stage}: holds an unfinished run; go on with it by --resume, or delete the folder to begin anew"
+        )
+
+
+def completed(stage: str, config: StageConfig, store: Store, out: Path, count: int) -> StageConfig:
+    """The configuration with the steps of epochs over `count` records or pairs, and with the sizes that the store and
+    the stages before decide."""
+    config = replace(config, loop=config.loop.with_steps(count))
+    sizes: dict[str, Any] = {} if stage == "autoencoder" else {"text_width": store.text_width}
+    if stage in ("extractor", "denoiser"):
+        sizes["channels"] = _sizes(out, "autoencoder").get("latent", 4)
+    if stage == "denoiser":
+        sizes["base_width"] = _sizes(out, "extractor").get("hidden", 256)
+        sizes["max_tokens"] = max(25, store.tokens.shape[1])
+    return replace(config, sizes={**sizes, **config.sizes})
+
+
+def load_trained(out: Path, stage: str) -> nn.Module:
+    """The network that a finished stage of a run folder trained, in eval mode on the CPU."""
+    path = Path(out) / stage / NETWORK
+    with torch.random.fork_rng():
+        network = _network(stage, _sizes(out, stage))
+    read_weights(path, network)
+    return network.eval().requires_grad_(False)
+
+
+def write_trained_model(
+    out: Path, store: Store, folder: Path | None = None, card: str | None = None, dtype: torch.dtype | None = None
+) -> Path:
+    """Write the trained networks as the model directory `folder` (OUT/model), with a model card; returns it."""
+    autoencoder = load_trained(out, "autoencoder")
+    networks = {
+        "encoder": autoencoder.encoder,
+        "decoder": autoencoder.decoder,
+        **{role: load_trained(out, role) for role in ("extractor", "denoiser")},
+    }
+    own = {role: _sizes(out, role) for role in ("autoencoder", "extractor", "denoiser")}
+    sizes = {"encoder": own["autoencoder"], "decoder": own["autoencoder"], **own}
+    del sizes["autoencoder"]
+    config = ModelConfig(sizes, store.text_encoder, store.text_width)
+    states = {role: network.state_dict() for role, network in networks.items()}
+    folder = folder or Path(out) / MODEL
+    write_model(folder, config, states, model_card(out, store) if card is None else card, dtype)
+    return folder
+
+
+def model_card(out: Path, store: Store) -> str:
+    """README of a trained model: data set, losses, configuration, notice."""
+    import json
+
+    lines, configs = [], {}
+    for stage in ("autoencoder", "extractor", "denoiser"):
+        configs[stage] = read_json(out / stage / CONFIG)
+        final = read_history(out / stage)[-1]
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in final.items() if name != "step")
+        lines.append(f"- {stage}: {int(final['step'])} steps; last {numbers}\n")
+    return _CARD.format(
+        kind=store.kind,
+        options=json.dumps(store.options),
+        records=len(store),
+        people=int(store.person.max()) + 1,
+        trained=len(store.rows(test=False)),
+        statements=len(store.statements) - 1,
+        encoder=store.text_encoder,
+        width=store.text_width,
+        stages="".join(lines),
+        configs=json.dumps(configs, indent=1),
+        notice=NOTICE,
+    )
+
+
+def _prepared(name: str, store: Store, out: Path, config: StageConfig, here: Processes) -> tuple[Stage, dict[str, str]]:
+    """The stage with its network, and the digests of the weights that it builds on."""
+    network = _network(name, config.sizes)
+    if name == "denoiser" and config.identity_start:
+        identity_start(network)
+    # Where it is decides which operators its stage trains it with.
+    network.to(here.device)
+    if name == "autoencoder":
+        return AutoencoderStage(network, store, config), {}
+    if name == "clip":
+        from .ecg_text import ClipStage
+
+        return ClipStage(network, store, config), {}
+    autoencoder = load_trained(out, "autoencoder").to(here.device)
+    latents: Latents = encoded(autoencoder.encoder, store, out / LATENTS, here)
+    inputs = {"autoencoder": weights_digest(autoencoder)}
+    if name == "extractor":
+        from .extractor import ExtractorStage
+
+        return ExtractorStage(network, store, latents, config), inputs
+    extractor = load_trained(out, "extractor").to(here.device)
+    inputs["extractor"] = weights_digest(extractor)
+    bases = base_vectors(extractor, latents, store, out / LATENTS, here)
+    return DenoiserStage(network, store, latents, bases, config, autoencoder.decoder, out / name), inputs
+
+
+def _network(stage: str, sizes: Mapping[str, Any]) -> nn.Module:
+    try:
+        if stage == "autoencoder":
+            return Autoencoder(models.create("enc", **sizes), models.create("dec", **sizes))
+        return models.create(_NETWORKS[stage], **sizes)
+    except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"sizes {dict(sizes)} do not make a network of the {stage}: {error}") from error
+
+
+def _count(stage: str, store: Store, config: StageConfig) -> int:
+    """Records or pairs in one epoch. StoreError where there are none."""
+    if stage == "denoiser":
+        return sum(map(len, training_pairs(store, config)))
+    rows = store.rows(test=False)
+    count = len(Pairs(store, rows, config.per_patient, config.both_orders)) if stage == "extractor" else len(rows)
+    if not count:
+        what = "pairs of one person's records" if stage == "extractor" else "records"
+        raise StoreError(f"{store.path}: has no {what} outside the test fold")
+    return count
+
+
+def _sizes(out: Path, stage: str) -> dict[str, Any]:
+    return dict(read_json(Path(out) / stage / CONFIG)["sizes"])
+
+
+def _older(file: Path, than: Path) -> bool:
+    return not file.is_file() or file.stat().st_mtime_ns < than.stat().st_mtime_ns
+
+
+def _plan(stage: str, store: Store, config: StageConfig, count: int, is_finished: bool) -> str:
+    if is_finished:
+        return f"{stage}: trained already, nothing to do"
+    what = "pairs" if stage in ("extractor", "denoiser") else "records"
+    return f"{stage}: {config.loop.steps} steps of {config.loop.batch} of {count} {what} of {store.path}"
+
+
+def _say(here: Processes, line: str) -> None:
+    if here.first:
+        print(line, file=sys.stderr)
