@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -88,6 +87,7 @@ def _reproduce(given: argparse.Namespace) -> None:
     from ..evaluation.report import EvaluationConfig
     from ..evaluation.twins import choose_cases
     from ..training.configs import stage_config
+    from ..training.distributed import processes
     from ..training.loop import Interrupted
     from ..training.run import train_stage
 
@@ -100,13 +100,15 @@ def _reproduce(given: argparse.Namespace) -> None:
     store = Store(given.store)
     choose_cases(store, evaluation.count, evaluation.seed)
     try:
-        for stage, config in configs.items():
-            train_stage(stage, store, given.out, config, given.device, given.resume)
+        # One group of processes for all stages: a second one that meets at the same store may wait for ever.
+        with processes(given.device) as here:
+            for stage, config in configs.items():
+                train_stage(stage, store, given.out, config, given.device, given.resume)
     except Interrupted as stopped:
         if str(stopped):
             print(stopped, file=sys.stderr)
         raise SystemExit(130) from None
-    if int(os.environ.get("RANK", 0)) == 0:
+    if here.first:
         _evaluate(store, given.out, evaluation, given.device)
 
 

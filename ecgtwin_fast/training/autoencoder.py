@@ -38,7 +38,8 @@ class AutoencoderStage:
 
     def __init__(self, network: Autoencoder, store: Store, config: AutoencoderConfig):
         self.network, self.store, self.config = network, store, config
-        self._encode, self._decode = training_forward(network.encoder), training_forward(network.decoder)
+        self._encode = training_forward(network.encoder, config.loop.backend)
+        self._decode = training_forward(network.decoder, config.loop.backend)
         self._rows = store.rows(test=False)
         real = store.real[self._rows]
         self._pools = [self._rows] if config.real_share is None else [self._rows[real], self._rows[~real]]

@@ -109,7 +109,8 @@ class DenoiserConfig:
 class ClipConfig:
     """The ECG-text encoder of the metrics (arXiv 2501.05932). The paper states no schedule: epochs and rates are ours.
 
-    loop.batch records a step are contrasted in mini-batches of `mini_batch`. sizes: of "clip".
+    All loop.batch records of a step are contrasted with one another; `mini_batch` of them are computed at a time, by
+    one process. sizes: of "clip".
     """
 
     loop: LoopConfig = LoopConfig(epochs=30, batch=512, learning_rate=1e-3, final_learning_rate=1e-5)

@@ -50,7 +50,7 @@ class DenoiserStage:
     ):
         self.network, self.store, self.latents, self.bases, self.config = network, store, latents, bases, config
         self._decoder, self._folder = decoder, folder
-        self._forward = training_forward(network)
+        self._forward = training_forward(network, config.loop.backend)
         self._signal_share = samplers.alphas_cumprod()
         self._pools = training_pairs(store, config)
 

@@ -82,7 +82,7 @@ class Processes:
 
 @contextmanager
 def processes(device: str | None = None) -> Iterator[Processes]:
-    """Join the processes that a launcher started, else be the only one.
+    """Join the processes that a launcher started, else be the only one; inside such a block, the same processes again.
 
     device: cpu, cuda, cuda:1; None takes CUDA where torch has it, with one GPU for each process of a machine.
     Raises BackendError for a device that cannot be used.
@@ -93,6 +93,9 @@ def processes(device: str | None = None) -> Iterator[Processes]:
         chosen = usable_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     if world == 1:
         yield Processes(device=chosen)
+        return
+    if dist.is_initialized():
+        yield Processes(rank, world, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.store import Store
+from ..engine.training import training_forward
 from ..errors import ECGTwinError
 from ..models.ecg_text import ECGTextEncoder
 from .configs import ClipConfig
@@ -45,6 +47,10 @@ class ClipStage:
         if len(self._rows) < 2:
             raise ECGTwinError(f"{store.path}: {len(self._rows)} records outside the test fold, expected at least 2")
 
+    @cached_property
+    def _forward(self) -> Callable:
+        return training_forward(self.network, self.config.loop.backend)
+
     def fetch(self, draw: Draw) -> list[MiniBatch]:
         count = min(self.config.loop.batch, len(self._rows))
         rows = draw.rng.choice(self._rows, count, replace=False)
@@ -60,7 +66,7 @@ class ClipStage:
             # Dropout keyed by the mini-batch: the same in both passes of gradient caching and on any process.
             with torch.random.fork_rng([draw.device] if draw.device.type == "cuda" else []):
                 torch.manual_seed(chunk.seed)
-                return self.network(on_device(chunk.signal, draw.device), on_device(chunk.text, draw.device))
+                return self._forward(on_device(chunk.signal, draw.device), on_device(chunk.text, draw.device))
 
         with averaged_statistics(self.network):
             return contrastive_backward(self.network, embed, draw.batch, gradient_caching=True)

@@ -63,7 +63,7 @@ class ExtractorStage:
     @cached_property
     def _features(self) -> Callable[..., Tensor]:
         # Chosen when the first step asks: by then the network is on its device.
-        return training_forward(self.network)
+        return training_forward(self.network, self.config.loop.backend)
 
     def fetch(self, draw: Draw) -> list[MiniBatch]:
         return [

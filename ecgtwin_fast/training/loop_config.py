@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ..engine.training import BACKENDS
 from ..errors import ECGTwinError
 
 
@@ -17,7 +18,8 @@ class LoopConfig:
     schedule: "cosine", decay from the peak after `warmup` linear steps, or "one-cycle", up from a 25th of the peak in
     30 % of the steps and down again, AdamW's beta1 from 0.95 to 0.85 and back (Smith and Topin 2018, torch's defaults).
     weight_decay: AdamW's. clip: limit of the gradient norm, 0 for none. ema: decay of the averaged weights that are
-    returned, 0 for none. bfloat16: autocast. seed: of everything drawn. checkpoint_seconds: time between checkpoints.
+    returned, 0 for none. bfloat16: autocast. backend: of the forward pass, one that engine.training.training_forward
+    takes. seed: of everything drawn. checkpoint_seconds: time between checkpoints.
     log_every, sample_every: steps between rows of history.csv and between pictures of sample twins (0: none).
     """
 
@@ -32,6 +34,7 @@ class LoopConfig:
     clip: float = 0.0
     ema: float = 0.0
     bfloat16: bool = True
+    backend: str = "auto"
     seed: int = 0
     checkpoint_seconds: float = 300.0
     log_every: int = 1
@@ -49,6 +52,8 @@ class LoopConfig:
         for name in ("warmup", "weight_decay", "clip", "seed", "checkpoint_seconds", "sample_every"):
             if getattr(self, name) < 0:
                 raise ECGTwinError(f"loop.{name} is {getattr(self, name)}, expected 0 or more")
+        if self.backend not in BACKENDS:
+            raise ECGTwinError(f"loop.backend is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
         if not 0 <= self.ema < 1:
             raise ECGTwinError(f"loop.ema is {self.ema}, expected 0 to below 1")
 
