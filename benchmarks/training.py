@@ -37,7 +37,8 @@ Times whole training steps, forward, backward and AdamW, on one machine, in turn
   published loop        eager float32; conditions collated record by record, padded to the longest of the batch
     with extractor      (denoiser) the same, the frozen extractor run on the batch's references, not cached
   eager / compile       PyTorch under autocast to bfloat16, on ready batches, base vectors cached, AdamW fused; "plain
-                        attention" keeps scaled_dot_product_attention from its flash kernel, which is slow on CPUs
+                        attention" keeps scaled_dot_product_attention from its flash kernel, which is slow on CPUs; for
+                        compile all reports are padded to one length, so that it compiles once
   ours                  the stages of ecgtwin_fast as `ecgtwin-fast train` runs them, reading the batch included
 
 All start from the same weights and train on the same draws of a store of simulated patients, latents being random.
@@ -71,10 +72,9 @@ def entries(task: Task, with_compile: bool) -> dict[str, Entry]:
     found = {PUBLISHED: Entry(task.published(), False, True, False)}
     if isinstance(task, DenoiserTask):
         found[f"{PUBLISHED}, with extractor"] = Entry(task.with_extractor(), False, False, False)
-    for compiled in (False, True) if with_compile else (False,):
-        for plain in (False, True):
-            name = ("compile" if compiled else "eager") + " bfloat16" + (", plain attention" if plain else "")
-            found[name] = Entry(task.peer(Peer(compiled, True, plain)), True, False, True)
+    for compiled, plain in ((False, False), (False, True), (True, True))[: 3 if with_compile else 2]:
+        name = ("compile" if compiled else "eager") + " bfloat16" + (", plain attention" if plain else "")
+        found[name] = Entry(task.peer(Peer(compiled, plain)), True, False, True)
     found["ours float32"] = Entry(task.ours(False), False, False, False)
     if precision_reasons(torch.bfloat16):
         print(f"ours bfloat16 is left out: {'; '.join(precision_reasons(torch.bfloat16))}")

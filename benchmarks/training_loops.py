@@ -74,20 +74,20 @@ class Loop:
 
 
 class Peer:
-    """PyTorch's own ways: eager or compiled, in float32 or under autocast."""
+    """PyTorch's own ways under autocast to bfloat16: eager or compiled; `plain_attention` avoids the flash kernel."""
 
-    def __init__(self, compiled: bool, bfloat16: bool, plain_attention: bool = False):
-        self.compiled, self.bfloat16, self.plain_attention = compiled, bfloat16, plain_attention
+    def __init__(self, compiled: bool, plain_attention: bool):
+        self.compiled, self.plain_attention = compiled, plain_attention
 
-    def forward(self, function: Callable) -> Callable:
-        attention = [SDPBackend.MATH] if self.plain_attention else None
+    def forward(self, network: nn.Module) -> Callable:
+        function = torch.compile(network, dynamic=False) if self.compiled else network
 
         def call(*inputs):
-            chosen = sdpa_kernel(attention) if attention else contextlib.nullcontext()
-            with chosen, torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            chosen = sdpa_kernel([SDPBackend.MATH]) if self.plain_attention else contextlib.nullcontext()
+            with chosen, torch.autocast("cpu", torch.bfloat16):
                 return function(*inputs)
 
-        return torch.compile(call) if self.compiled else call
+        return call
 
 
 def collate(store: Store, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,15 +147,20 @@ class Task:
         """PyTorch's own way with all that we give ours: cached base vectors, collation in one go, a fused optimiser."""
         network = copy.deepcopy(self.network)
         forward = peer.forward(network)
-        return Loop(network, lambda draw: self.loss(forward, draw, self._conditions), fused=True)
+        longest = self.store.tokens.shape[1] if peer.compiled else 0
+        conditions = functools.partial(self._conditions, longest=longest)
+        return Loop(network, lambda draw: self.loss(forward, draw, conditions), fused=True)
 
     def published(self) -> Loop:
         """As the published loop works: eager, float32, conditions collated record by record."""
         network = copy.deepcopy(self.network)
         return Loop(network, lambda draw: self.loss(network, draw, lambda rows: collate(self.store, rows)), fused=False)
 
-    def _conditions(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        return tuple(map(torch.from_numpy, self.store.condition(rows)))
+    def _conditions(self, rows: np.ndarray, longest: int) -> tuple[Tensor, ...]:
+        """Of a batch, its reports padded to `longest`, so that a compiled network meets one shape."""
+        text, mask, patient = map(torch.from_numpy, self.store.condition(rows))
+        missing = max(0, longest - text.shape[1])
+        return F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing)), patient
 
 
 class DenoiserTask(Task):
