@@ -21,7 +21,8 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
                const Tensor& condition_of, const Tensor& time, const Tensor& base, const Tensor& base_of,
                const std::optional<Tensor>& x_init, const std::optional<Tensor>& noise, const Tensor& coefficients,
                int64_t heads, int64_t ratio, int64_t length, bool bfloat16, int64_t seed, int64_t first_index,
-               int64_t threads, Tensor status) {
+               int64_t group, int64_t edit_step, const std::optional<Tensor>& token_counts,
+               const std::optional<Tensor>& edit_scales, int64_t threads, Tensor status) {
   const char* op = "cpu_denoise";
   const ProductLayout layout = layout_for(op, bfloat16);
   DenoiserArgs a{};
@@ -44,6 +45,23 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
   const int64_t record = net.channels * length;
   a.condition_of = indices(op, "condition_of", condition_of, batch, static_cast<int64_t>(conditions.size()));
   a.base_of = indices(op, "base_of", base_of, batch, base.size(0));
+  TORCH_CHECK(group >= 1 && batch % group == 0, op, ": group must be at least 1 and divide the ", batch,
+              " records, but it is ", group);
+  for (int64_t i = 0; i < batch; ++i)
+    TORCH_CHECK(a.base_of[i] == a.base_of[i / group * group], op, ": record ", i,
+                " must have the base vector of the first of its group");
+  a.group = group;
+  a.edit_step = edit_step;
+  if (group > 1) {
+    TORCH_CHECK(token_counts && edit_scales, op, ": groups need token_counts and edit_scales");
+    a.token_counts = data_of<int64_t>(op, "token_counts", *token_counts, batch);
+    for (int64_t i = 0; i < batch; ++i) {
+      const int64_t room = std::max<int64_t>(1, conditions[a.condition_of[i]].tokens);
+      TORCH_CHECK(a.token_counts[i] >= 1 && a.token_counts[i] <= room, op, ": token_counts must be 1 to ", room,
+                  " for record ", i, ", but it is ", a.token_counts[i]);
+    }
+    a.edit_scales = data_of<float>(op, "edit_scales", *edit_scales, batch);
+  }
   a.time = data_of<float>(op, "time", time, a.steps * net.width);
   a.base = data_of<float>(op, "base", base, base.size(0) * net.width);
   a.x_init = x_init ? data_of<float>(op, "x_init", *x_init, batch * record) : nullptr;
@@ -59,11 +77,11 @@ Tensor denoise(TensorList network, TensorList blocks, TensorList keys, TensorLis
   a.latents = latents.data_ptr<float>();
 
   TORCH_CHECK(threads > 0, op, ": threads must be at least 1, but it is ", threads);
-  const Shares shares = share_records(batch, threads, length / layout.tile);
+  const Shares shares = share_records(batch / group, threads, length / layout.tile);
   const int64_t steps = narrow_layout(cpu_level(), bfloat16).tile;
   const HiredCrew<DenoiserTeam, DenoiserScratch> hired(
-      batch, shares, [&](DenoiserTeam& team, Arena& arena) { team.carve(arena, net, layout, steps); },
-      [&](DenoiserScratch& own, Arena& arena) { own.carve(arena, net, layout, tokens); });
+      batch / group, shares, [&](DenoiserTeam& team, Arena& arena) { team.carve(arena, net, layout, steps); },
+      [&](DenoiserScratch& own, Arena& arena) { own.carve(arena, net, layout, tokens, group); });
   a.crew = hired.crew();
   const auto kernel = kDenoise[static_cast<int>(cpu_level())];
   hired.run([&](int64_t thread) { kernel(a, thread); }, &a.status[1]);

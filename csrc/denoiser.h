@@ -27,12 +27,12 @@ struct DenoiserTeam : TransformerShared {
 };
 
 struct DenoiserScratch : TransformerScratch {
-  float *latent, *x0;  // (channels, length) each: the state and the clean latent predicted by the step before
+  float *latent, *x0;  // (group, channels, length): the state and the clean latent predicted by the step before
 
-  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
-    TransformerScratch::carve(arena, net, layout, tokens);
-    latent = arena.take<float>(net.channels * net.length);
-    x0 = arena.take<float>(net.channels * net.length);
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens, int64_t group) {
+    TransformerScratch::carve(arena, net, layout, tokens, group);
+    latent = arena.take<float>(group * net.channels * net.length);
+    x0 = arena.take<float>(group * net.channels * net.length);
   }
 };
 
@@ -50,6 +50,11 @@ struct DenoiserArgs {
   const float* coefficients;           // (steps, kCoefficients)
   float* latents;                      // (batch, channels, length)
   int64_t steps;
+  // Records come in groups that share their draws: a source and edits of it, which take its cross-attention for their
+  // first tokens from step `edit_step` on. 1: every record by itself.
+  int64_t group, edit_step;
+  const int64_t* token_counts;         // by record, padding left out; null without groups
+  const float* edit_scales;            // by record: of an edit's own attention to further tokens; null without groups
   uint64_t seed, first_index;
   int64_t* status;                     // [0] counts tiles denoised by one step; [1], set from outside, ends the work
 

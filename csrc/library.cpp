@@ -44,8 +44,8 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
   m.def(
       "cpu_denoise(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] scores, Tensor[] values, "
       "Tensor condition_of, Tensor time, Tensor base, Tensor base_of, Tensor? x_init, Tensor? noise, "
-      "Tensor coefficients, int heads, int ratio, int length, bool bfloat16, int seed, int first_index, int threads, "
-      "Tensor(a!) status) -> Tensor");
+      "Tensor coefficients, int heads, int ratio, int length, bool bfloat16, int seed, int first_index, int group, "
+      "int edit_step, Tensor? token_counts, Tensor? edit_scales, int threads, Tensor(a!) status) -> Tensor");
   m.def(
       "cpu_extract(Tensor[] network, Tensor[] blocks, Tensor[] keys, Tensor[] scores, Tensor[] values, "
       "Tensor condition_of, Tensor latents, int heads, int ratio, bool bfloat16, int threads) -> Tensor");

@@ -57,17 +57,21 @@ struct Transformer {
   int64_t modulation_stride() const { return modulations() / 32 * 32 + 48; }
 };
 
-// One thread's own buffers. x, panel and queries hold all tiles of a record, of which the thread uses its own.
+// One thread's own buffers. x, panel and queries hold all tiles of a record, of which the thread uses its own; x those of
+// all `group` records that it takes together, of which the first may lend its attention weights to the others.
 struct TransformerScratch {
-  float* x;              // the residual stream, [tile][width][ProductLayout::tile]
+  float* x;              // the residual stream, [record][tile][width][ProductLayout::tile]
   uint32_t *panel, *queries;
   float* scores;         // also the panel of a chunk of the MLP's hidden layer
   uint32_t* weights;     // of the cross-attention
+  float *source, *own;   // of the first record's in floats, [tile][heads x tokens][ProductLayout::tile]; of one tile
 
-  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens) {
-    const int64_t row = net.width / layout.pack;
+  void carve(Arena& arena, const Transformer& net, const ProductLayout& layout, int64_t tokens, int64_t group = 1) {
+    const int64_t row = net.width / layout.pack, lent = group > 1 ? net.heads * tokens : 0;
     const int64_t most = net.length > net.width ? net.length : net.width;
-    x = arena.take<float>(net.width * net.length);
+    x = arena.take<float>(group * net.width * net.length);
+    source = arena.take<float>(lent * net.length);
+    own = arena.take<float>(lent * layout.tile);
     panel = arena.take<uint32_t>(row * net.length);
     queries = arena.take<uint32_t>(row * net.length);
     scores = arena.take<float>((tokens > most ? tokens : most) * layout.tile);

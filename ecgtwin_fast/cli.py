@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import NOTICE
-from .commands import prepare, reproduce, train
+from .commands import edit, explore, prepare, reproduce, train
 from .commands.arguments import integer
 from .errors import ECGTwinError
 
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     published.add_argument("out", type=Path, metavar="OUT", help="model directory to write")
 
-    for command in (prepare, train, reproduce):
+    for command in (edit, explore, prepare, train, reproduce):
         command.add_to(commands)
 
     info = commands.add_parser("info", help="versions, CPU features and the status of every operator")

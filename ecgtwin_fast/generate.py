@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,7 +24,10 @@ from .engine.cpu_extractor import extract
 from .engine.latents import generate_latents
 from .errors import ConditionError, ECGTwinError
 from .pretrained import ModelConfig, find_model, read_model, write_model
-from .samplers import Progress
+from .samplers import Progress, alphas_cumprod
+
+if TYPE_CHECKING:
+    from .editing import Attention, Editing
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,11 @@ class ECGTwin:
         write_model(folder, self.config, states, self.card, dtype)
 
     @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """Share of signal (1000,) at each timestep."""
+        return alphas_cumprod().to(self.device)
+
+    @cached_property
     def text_encoder(self) -> TextEncoder:
         """Made on first use: other encoders than 'hash' load weights of their own."""
         return text_encoder(self.config.text_encoder, self.config.text_width)
@@ -130,15 +139,28 @@ class ECGTwin:
         age or sex is seen under the extractor's learned class-free token instead.
         """
         record = prepare(record)
-        signal = torch.from_numpy(record.signal)[None].to(self.device)
-        channels = self.networks["denoiser"].channels
-        no_noise = torch.zeros(1, channels, SAMPLES // 8, device=self.device)
-        latent, _, _ = self.networks["encoder"](signal, no_noise)
+        latent = self.latent(record)
         text = patient = None
         if None not in (record.report, record.age, record.sex):
             own = Condition(record.report, record.heart_rate, record.age, record.sex)
-            text, patient = self._tokens(own)
+            text, patient = self.tokens(own)
         return extract(self.networks["extractor"], latent, text, None, patient).base_vectors[0]
+
+    def warmup(self, count: int = 1, dtype: torch.dtype = torch.float32) -> None:
+        """Pay the costs of first use: weights packed, text encoder loaded, for `count` records at a time in `dtype`."""
+        width = self.networks["extractor"].classfree_emb.shape[1]
+        condition = Condition("sinus rhythm", 70.0, 60.0, "F")
+        self.sample(torch.zeros(width), condition, count=count, batch_size=count, steps=1, dtype=dtype)
+        rng = np.random.default_rng(0)
+        signal = rng.normal(size=(SAMPLES, len(MODEL_LEADS))).astype(np.float32)
+        self.base_vector(Record(signal, SAMPLING_RATE, MODEL_LEADS, 60.0, "F", condition.report, 70.0))
+
+    @torch.no_grad()
+    def latent(self, record: Record) -> Tensor:
+        """The mean latent (1, channels, 128), scaled, of a prepared record."""
+        signal = torch.from_numpy(record.signal)[None].to(self.device)
+        no_noise = torch.zeros(1, self.networks["denoiser"].channels, SAMPLES // 8, device=self.device)
+        return self.networks["encoder"](signal, no_noise)[0]
 
     def generate(
         self,
@@ -197,10 +219,7 @@ class ECGTwin:
         """
         _at_least_one("count", count)
         _at_least_one("batch_size", batch_size)
-        text, patient = self._tokens(condition)
-        limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
-        if text.shape[1] > limit:
-            raise ConditionError(f"the report has {text.shape[1]} statements; model {self.name} takes {limit} at most")
+        text, patient = self.tokens(condition)
         total = steps * -(-count // batch_size)
         signals = []
         began = time.perf_counter()
@@ -235,9 +254,54 @@ class ECGTwin:
             records, condition, self.name, sampler, steps, seed, first_index, served_by, dtype, device, seconds
         )
 
-    def _tokens(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def edit(self, record: Record | Tensor, report: str, **options) -> Editing:
+        """Twins of a patient, and the same twins with one thing in their report changed.
+
+        Source and edits are sampled together from the same noise. Below the timestep `threshold` an edit takes the
+        source's attention to the statements, so that heartbeats stay where they are (arXiv 2508.02720, editing).
+
+        Args:
+            record: the patient's own ECG, or a base vector (256,), which needs heart_rate, age and sex too.
+            report: of the source twins, statements joined by "|".
+            options: either swap, a report in its place, or add, a further statement. Statements correspond by position:
+                where `swap` has more, the further ones are as added; where it has fewer, the attention of those
+                that both have is scaled to a sum of 1. weight=1.0: of an added statement's attention, or several
+                weights, for one edit each. threshold=200: 0..1000. heart_rate, age, sex: bpm, years, "F" or "M"; the
+                record's own where None. count=1: twins. sampler="dpmpp", steps=25, seed=0, first_index=0,
+                batch_size=32, backend="auto", dtype=torch.float32, progress=None: as of `sample`.
+
+        Raises:
+            ConditionError: both or neither of swap and add; a condition that is missing or out of range.
+            RecordError, LeadError: the record cannot be used. BackendError: a backend asked for by name cannot run.
+        """
+        from .editing import edit
+
+        return edit(self, record, report, **options)
+
+    def attention(
+        self, record: Record, base_vector: Tensor | None = None, timestep: int = 100, seed: int = 0
+    ) -> Attention:
+        """How much each part of an ECG attends to each statement of its report, for showing what the denoiser looks at.
+
+        The record's latent, noised to `timestep` (0..999), goes through the denoiser once.
+
+        Args:
+            record: with report, age and sex, such as a twin. base_vector: (256,); the record's own where None.
+
+        Returns:
+            The statements, and weights (T, 128), one column for 80 ms.
+        """
+        from .editing import attention
+
+        return attention(self, record, base_vector, timestep, seed)
+
+    def tokens(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Statement embeddings (1, T, width) and patient vector (1, 3) on the device."""
         statements = split_report(condition.report)
+        limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
+        if len(statements) > limit:
+            count = f"{len(statements)} statements"
+            raise ConditionError(f"the report has {count}; model {self.name} takes {limit} at most")
         text = torch.from_numpy(self.text_encoder.encode(statements))[None]
         return text.to(self.device), torch.from_numpy(condition.patient_vector())[None].to(self.device)
 

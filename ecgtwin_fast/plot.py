@@ -45,13 +45,18 @@ _LABEL = {"boxstyle": "square,pad=0.1", "facecolor": _PAPER, "edgecolor": "none"
 
 
 def plot_twins(
-    reference: Record, twins: Sequence[Record], path: str | Path, title: str = "ECG and its generated twins"
+    reference: Record,
+    twins: Sequence[Record],
+    path: str | Path,
+    title: str = "ECG and its generated twins",
+    headings: Sequence[str] | None = None,
 ) -> Path:
     """Draw the reference and below it its twins, each as 3 x 4 leads of 2.5 s and lead II over 10 s, as a PNG.
 
     Signals (samples, leads) in mV at any rate; the first 10 s are drawn, leads found by name, each lead's median as
-    its baseline. Several twins stand in two columns; what was asked for stands beside the reference. Written whole
-    or not at all; returns the path. Raises LeadError where a record's leads cannot make up 12.
+    its baseline. Several twins stand in two columns; what was asked for stands beside the reference. headings: of the
+    reference and of each twin. Written whole or not at all; returns the path. Raises LeadError where a record's leads
+    cannot make up 12.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -60,12 +65,13 @@ def plot_twins(
     page = _page_size(cells, columns)
     figure = _page(page)
     _text(figure, page, _PAGE_MARGIN, page[1] - _PAGE_MARGIN - 2, title, size=20, weight="bold")
-    _draw(figure, page, cells[0], reference, "Reference", _REFERENCE_INK)
-    for number, (cell, twin) in enumerate(zip(cells[1:], twins, strict=True), start=1):
-        heading = f"Twin {number} of {len(twins)}: {SYNTHETIC}"
-        _draw(figure, page, cell, twin, heading, _TWIN_INK, note=SYNTHETIC)
+    own, what = (f"{headings[0]}, generated too", "edits") if headings else ("Patient's own ECG", "twins")
+    headings = headings or ["Reference", *(f"Twin {number + 1} of {len(twins)}" for number in range(len(twins)))]
+    _draw(figure, page, cells[0], reference, headings[0], _REFERENCE_INK)
+    for cell, twin, heading in zip(cells[1:], twins, headings[1:], strict=True):
+        _draw(figure, page, cell, twin, f"{heading}: {SYNTHETIC}", _TWIN_INK, note=SYNTHETIC)
     if columns == 2:
-        _panel(figure, page, reference, twins)
+        _panel(figure, page, reference, twins, own, what)
     path = Path(path)
     FigureCanvasAgg(figure)
     with staged_folder(path.parent) as scratch:
@@ -186,13 +192,15 @@ def _calibration(axes: Axes, baseline: float, ink: str) -> None:
     axes.plot(x, y, color=ink, lw=1.1, zorder=3)
 
 
-def _panel(figure: Figure, page: tuple[float, float], reference: Record, twins: Sequence[Record]) -> None:
+def _panel(
+    figure: Figure, page: tuple[float, float], reference: Record, twins: Sequence[Record], own: str, what: str
+) -> None:
     """What was asked for, beside the reference."""
     left, bottom = _corner(page, (0, 1))
     asked = dict.fromkeys(condition_text(twin) for twin in twins)
-    lines = ["Patient's own ECG (left)", *_wrapped(condition_text(reference)), ""]
+    lines = [f"{own} (left)", *_wrapped(condition_text(reference)), ""]
     lines += [
-        f"{len(twins)} generated twins (below)",
+        f"{len(twins)} generated {what} (below)",
         *(line for text in asked for line in _wrapped(text)),
         "",
     ]

@@ -243,6 +243,7 @@ def sample(
     *,
     seed: int = 0,
     first_index: int = 0,
+    group: int = 1,
     x_init: Tensor | None = None,
     noise: Tensor | None = None,
     device: torch.device | str | None = None,
@@ -253,7 +254,8 @@ def sample(
     Args:
         plan: the schedule. eps: predicts the noise (B, C, L) in x (B, C, L) at timesteps t, int64 (B,).
         shape: (B, C, L) of the latents. seed: 0..2^64-1.
-        first_index: record b of the batch has the index first_index + b in all draws.
+        first_index: record b of the batch has the index first_index + b in all draws. group: so many consecutive
+            records share an index, the first ones first_index.
         x_init: initial latents (B, C, L); by default drawn.
         noise: (steps, B, C, L) in the order performed; by default drawn.
         device: where to sample; by default that of `x_init`, else the CPU.
@@ -272,7 +274,7 @@ def sample(
     if device is None:
         device = x_init.device if x_init is not None else torch.device("cpu")
     dtype = torch.float64 if x_init is not None and x_init.dtype == torch.float64 else torch.float32
-    records = torch.arange(first_index, first_index + batch, dtype=torch.int64, device=device)
+    records = first_index + torch.arange(batch, dtype=torch.int64, device=device) // group
 
     def draw(index: int) -> Tensor:
         return normal(seed, records, index, elements).view(tuple(shape)).to(dtype)

@@ -76,39 +76,118 @@ ECGTWIN_INLINE void self_attention(const uint32_t* keys, const uint32_t* values,
   }
 }
 
-// Attention weights of one tile for `tokens` keys a head, as a panel of heads x tokens rows. The score of a row is
-// (keys x panel + offset) factor + bias; keys are packed, the factor is by position, offset and bias are by row.
-// scores: room for [tokens][tile].
+// The keys of `tokens` statements, for all heads one after the other. The score of a row is (keys x panel + offset) factor
+// + bias; keys are packed, the factor is by position, offset and bias are by row.
+struct TokenKeys {
+  const uint32_t* keys;
+  const float *offset, *bias;
+  int64_t tokens;
+};
+
+// One head's exponentials [tokens][tile] of one tile, and the reciprocal of their sum by position.
 template <class T>
-ECGTWIN_NOINLINE void token_attention(const uint32_t* keys, const float* offset, const float* bias, int64_t tokens,
-                                      int64_t heads, const uint32_t* panel, int64_t pairs, const Vector* factor,
-                                      float* scores, uint32_t* weights) {
-  for (int64_t head = 0; head < heads; ++head, keys += tokens * pairs, offset += tokens, bias += tokens) {
-    Vector largest[T::vectors], sum[T::vectors];
+ECGTWIN_INLINE void token_exponentials(const TokenKeys& k, int64_t head, const uint32_t* panel, int64_t pairs,
+                                       const Vector* factor, float* out, Vector (&inverse)[T::vectors]) {
+  const float *offset = k.offset + head * k.tokens, *bias = k.bias + head * k.tokens;
+  Vector largest[T::vectors], sum[T::vectors];
+  ECGTWIN_UNROLL
+  for (int j = 0; j < T::vectors; ++j) largest[j] = broadcast(-3e38f), sum[j] = zero();
+  product<T>(k.keys + head * k.tokens * pairs, panel, k.tokens, pairs,
+             [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
+               ECGTWIN_EACH(T::rows) {
+                 const Vector score =
+                     multiply_add(block[i][j] + broadcast(offset[row + i]), factor[j], broadcast(bias[row + i]));
+                 largest[j] = maximum(largest[j], score);
+                 store_aligned(out + (row + i) * T::tile + j * kLanes, score);
+               }
+             });
+  for (int64_t token = 0; token < k.tokens; ++token)
     ECGTWIN_UNROLL
-    for (int j = 0; j < T::vectors; ++j) largest[j] = broadcast(-3e38f), sum[j] = zero();
-    product<T>(keys, panel, tokens, pairs, [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
-      ECGTWIN_EACH(T::rows) {
-        const Vector score =
-            multiply_add(block[i][j] + broadcast(offset[row + i]), factor[j], broadcast(bias[row + i]));
-        largest[j] = maximum(largest[j], score);
-        store_aligned(scores + (row + i) * T::tile + j * kLanes, score);
-      }
-    });
-    for (int64_t token = 0; token < tokens; ++token)
+    for (int j = 0; j < T::vectors; ++j) {
+      float* place = out + token * T::tile + j * kLanes;
+      const Vector value = exp2<T::exact>(load_aligned(place) - largest[j]);
+      sum[j] += value;
+      store_aligned(place, value);
+    }
+  ECGTWIN_UNROLL
+  for (int j = 0; j < T::vectors; ++j) inverse[j] = broadcast(1.0f) / sum[j];
+}
+
+// Attention weights of one tile as a panel of heads x tokens rows. scores: room for [tokens][tile].
+template <class T>
+ECGTWIN_NOINLINE void token_attention(const TokenKeys& k, int64_t heads, const uint32_t* panel, int64_t pairs,
+                                      const Vector* factor, float* scores, uint32_t* weights) {
+  for (int64_t head = 0; head < heads; ++head) {
+    Vector inverse[T::vectors];
+    token_exponentials<T>(k, head, panel, pairs, factor, scores, inverse);
+    for (int64_t token = 0; token < k.tokens; token += 2) {
+      Block<T, 2> value;
+      ECGTWIN_EACH(2) value[i][j] = load_aligned(scores + (token + i) * T::tile + j * kLanes) * inverse[j];
+      store_panel<T, 2>(weights, T::tile, head * k.tokens + token, value);
+    }
+  }
+}
+
+// The same as floats, [heads x tokens][tile].
+template <class T>
+ECGTWIN_NOINLINE void token_weights(const TokenKeys& k, int64_t heads, const uint32_t* panel, int64_t pairs,
+                                    const Vector* factor, float* weights) {
+  for (int64_t head = 0; head < heads; ++head, weights += k.tokens * T::tile) {
+    Vector inverse[T::vectors];
+    token_exponentials<T>(k, head, panel, pairs, factor, weights, inverse);
+    for (int64_t token = 0; token < k.tokens; ++token)
       ECGTWIN_UNROLL
       for (int j = 0; j < T::vectors; ++j) {
-        float* place = scores + token * T::tile + j * kLanes;
-        const Vector value = exp2<T::exact>(load_aligned(place) - largest[j]);
-        sum[j] += value;
-        store_aligned(place, value);
+        float* place = weights + token * T::tile + j * kLanes;
+        store_aligned(place, load_aligned(place) * inverse[j]);
       }
+  }
+}
+
+// Floats [heads x tokens][tile] as a panel.
+template <class T>
+ECGTWIN_NOINLINE void pack_weights(const float* weights, int64_t rows, uint32_t* panel) {
+  for (int64_t row = 0; row < rows; row += 2) {
+    Block<T, 2> value;
+    ECGTWIN_EACH(2) value[i][j] = load_aligned(weights + (row + i) * T::tile + j * kLanes);
+    store_panel<T, 2>(panel, T::tile, row, value);
+  }
+}
+
+// Whose attention an edit takes for its first `shared` tokens: floats of the source's heads x tokens; where `rescale`,
+// scaled by position to a sum of 1. Without any (tokens 0), the source attends to its one token alone.
+struct SourceWeights {
+  const float* weights;
+  int64_t tokens, shared;
+  bool rescale;
+};
+
+// An edit's attention weights as a panel: the source's, and of further tokens its own (null: it has none) by `scale`.
+template <class T>
+ECGTWIN_NOINLINE void edited_weights(const SourceWeights& source, const float* own, float scale, int64_t heads,
+                                     int64_t tokens, uint32_t* panel) {
+  for (int64_t head = 0; head < heads; ++head) {
+    const float* rows = source.weights + head * source.tokens * T::tile;
+    Vector factor[T::vectors];
     ECGTWIN_UNROLL
-    for (int j = 0; j < T::vectors; ++j) sum[j] = broadcast(1.0f) / sum[j];
+    for (int j = 0; j < T::vectors; ++j) factor[j] = source.rescale ? zero() : broadcast(1.0f);
+    if (source.rescale) {
+      for (int64_t token = 0; token < source.shared; ++token)
+        ECGTWIN_UNROLL
+        for (int j = 0; j < T::vectors; ++j) factor[j] += load_aligned(rows + token * T::tile + j * kLanes);
+      ECGTWIN_UNROLL
+      for (int j = 0; j < T::vectors; ++j) factor[j] = broadcast(1.0f) / factor[j];
+    }
     for (int64_t token = 0; token < tokens; token += 2) {
       Block<T, 2> value;
-      ECGTWIN_EACH(2) value[i][j] = load_aligned(scores + (token + i) * T::tile + j * kLanes) * sum[j];
-      store_panel<T, 2>(weights, T::tile, head * tokens + token, value);
+      ECGTWIN_EACH(2) {
+        const int64_t at = (token + i) * T::tile + j * kLanes;
+        if (token + i < source.shared)
+          value[i][j] = source.tokens ? load_aligned(rows + at) * factor[j] : broadcast(1.0f);
+        else
+          value[i][j] = own ? load_aligned(own + head * tokens * T::tile + at) * broadcast(scale) : zero();
+      }
+      store_panel<T, 2>(panel, T::tile, head * tokens + token, value);
     }
   }
 }

@@ -45,7 +45,7 @@ void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t
 template <class T>
 void draw_tile(const DenoiserArgs& a, int64_t record, uint32_t step, int64_t channel, int64_t tile, float* out) {
   const int64_t first = channel * a.net.length + tile * T::tile;
-  draw_normals<T::tile / kNormalsPerCounter>(a.seed, a.first_index + static_cast<uint64_t>(record), step,
+  draw_normals<T::tile / kNormalsPerCounter>(a.seed, a.first_index + static_cast<uint64_t>(record / a.group), step,
                                              static_cast<uint32_t>(first / kNormalsPerCounter), out);
 }
 
@@ -67,10 +67,10 @@ ECGTWIN_NOINLINE void finish_step(const DenoiserArgs& a, const Worker<T>& w, con
     alignas(64) float epsilon[T::tile], noise[T::tile] = {};
     for (int j = 0; j < T::vectors; ++j) store_aligned(epsilon + j * kLanes, sum[j]);
 
-    const int64_t offset = channel * net.length + tile * T::tile;
+    const int64_t offset = channel * net.length + tile * T::tile, size = net.channels * net.length;
     if (k.k_noise != 0.0f && !a.noise) draw_tile<T>(a, record, static_cast<uint32_t>(step), channel, tile, noise);
-    const float* z = a.noise ? a.noise + (step * a.crew.batch + record) * net.channels * net.length + offset : noise;
-    float *state = own.latent + offset, *x0 = own.x0 + offset;
+    const float* z = a.noise ? a.noise + (step * a.crew.batch * a.group + record) * size + offset : noise;
+    float *state = own.latent + w.member * size + offset, *x0 = own.x0 + w.member * size + offset;
 #pragma omp simd
     for (int64_t i = 0; i < T::tile; ++i) {
       const float predicted = predicted_x0<float>(k, state[i], epsilon[i]);
@@ -81,30 +81,40 @@ ECGTWIN_NOINLINE void finish_step(const DenoiserArgs& a, const Worker<T>& w, con
 }
 
 template <class T>
-void start(const DenoiserArgs& a, const DenoiserScratch& own, int64_t record, Range tiles) {
+void start(const DenoiserArgs& a, const Worker<T>& w, const DenoiserScratch& own, int64_t record) {
   const Transformer& net = a.net;
+  const int64_t size = net.channels * net.length;
   for (int64_t channel = 0; channel < net.channels; ++channel)
-    for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) {
       const int64_t offset = channel * net.length + tile * T::tile;
-      float *state = own.latent + offset, *x0 = own.x0 + offset;
+      float *state = own.latent + w.member * size + offset, *x0 = own.x0 + w.member * size + offset;
       if (a.x_init)
-        memcpy(state, a.x_init + record * net.channels * net.length + offset, T::tile * sizeof(float));
+        memcpy(state, a.x_init + record * size + offset, T::tile * sizeof(float));
       else
         draw_tile<T>(a, record, kInitialStep, channel, tile, state);
       memset(x0, 0, T::tile * sizeof(float));
     }
 }
 
-// Thread `thread`, member `member` of a team, takes its tiles of a record through all steps. False: ended by a.status[1].
-// T is the format of tiles of positions, Steps that of tiles of steps.
+// What record `index` of the group that begins at `first` has to do with the first one at a step.
+Edit edit_at(const DenoiserArgs& a, int64_t first, int64_t index, int64_t step) {
+  if (a.group == 1 || step < a.edit_step) return {};
+  if (index == 0) return {Part::source, 0, 0, false, 0, false};
+  const int64_t theirs = a.token_counts[first], ours = a.token_counts[first + index];
+  return {Part::edit, a.conditions[a.condition_of[first]].tokens, theirs < ours ? theirs : ours, ours < theirs,
+          a.edit_scales[first + index], ours > theirs};
+}
+
+// Thread `thread`, member `member` of a team, takes its tiles of a group of records through all steps. False: ended by
+// a.status[1]. T is the format of tiles of positions, Steps that of tiles of steps.
 template <class T, class Steps>
-bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t member, DenoiserTeam& team) {
+bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t group, int64_t member, DenoiserTeam& team) {
   const DenoiserScratch& own = a.crew.scratch[thread];
   const Transformer& net = a.net;
-  const TransformerCondition& condition = a.conditions[a.condition_of[record]];
-  const int64_t base = a.base_of[record];
+  const int64_t first = group * a.group, base = a.base_of[first], size = net.channels * net.length;
   Worker<T> w{net, own, team, share_of(net.length / T::tile, member, team.team.size), 0};
-  start<T>(a, own, record, w.tiles);
+#define ECGTWIN_MEMBERS for (w.member = 0; w.member < a.group; ++w.member)
+  ECGTWIN_MEMBERS start<T>(a, w, own, first + w.member);
   for (int64_t step = 0; step < a.steps; ++step) {
     const int64_t chunk = step / Steps::tile;
     if (step % Steps::tile == 0 && (team.table.base != base || team.table.chunk != chunk)) {
@@ -116,28 +126,35 @@ bool trajectory(const DenoiserArgs& a, int64_t thread, int64_t record, int64_t m
       if (member == 0) team.table.base = base, team.table.chunk = chunk;
     }
     if (member == 0) team.stop[step & 1] = __atomic_load_n(&a.status[1], __ATOMIC_RELAXED);
-    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) embed<T>(w, own.latent, tile);
+    ECGTWIN_MEMBERS
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) embed<T>(w, own.latent + w.member * size, tile);
     const float* modulation = team.table.rows + step % Steps::tile * net.modulation_stride();
     for (int64_t block = 0; block < net.depth; ++block)
-      transformer_block<T, DenoiserBlock>(w, block, modulation + block * 6 * net.width, condition);
-    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) finish_step<T>(a, w, own, record, step, tile);
-    // The members have met since the leader wrote this.
+      ECGTWIN_MEMBERS {
+        w.edit = edit_at(a, first, w.member, step);
+        transformer_block<T, DenoiserBlock>(w, block, modulation + block * 6 * net.width,
+                                            a.conditions[a.condition_of[first + w.member]]);
+      }
+    ECGTWIN_MEMBERS
+    for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) finish_step<T>(a, w, own, first + w.member, step, tile);
+    // The members of the team have met since the leader wrote this.
     if (team.stop[step & 1]) return false;
-    __atomic_fetch_add(&a.status[0], w.tiles.end - w.tiles.begin, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&a.status[0], a.group * (w.tiles.end - w.tiles.begin), __ATOMIC_RELAXED);
     if (thread == 0 && !a.crew.tick()) __atomic_store_n(&a.status[1], 1, __ATOMIC_RELAXED);
   }
-  for (int64_t channel = 0; channel < net.channels; ++channel)
+  for (int64_t row = 0; row < a.group * net.channels; ++row)
     for (int64_t tile = w.tiles.begin; tile < w.tiles.end; ++tile) {
-      const int64_t offset = channel * net.length + tile * T::tile;
-      memcpy(a.latents + record * net.channels * net.length + offset, own.latent + offset, T::tile * sizeof(float));
+      const int64_t offset = row * net.length + tile * T::tile;
+      memcpy(a.latents + first * size + offset, own.latent + offset, T::tile * sizeof(float));
     }
+#undef ECGTWIN_MEMBERS
   return true;
 }
 
 template <class T, class Steps>
 void work(const DenoiserArgs& a, int64_t thread) {
-  take_records(a.crew, thread, [&](int64_t record, int64_t member, DenoiserTeam& team) {
-    return trajectory<T, Steps>(a, thread, record, member, team);
+  take_records(a.crew, thread, [&](int64_t group, int64_t member, DenoiserTeam& team) {
+    return trajectory<T, Steps>(a, thread, group, member, team);
   });
 }
 

@@ -25,6 +25,17 @@ struct ExtractorBlock {
   ECGTWIN_INLINE Vector activation(Vector x) { return maximum(x, zero()); }
 };
 
+// What a record's cross-attention has to do with that of another one.
+enum class Part { alone, source, edit };
+
+struct Edit {
+  Part part;
+  int64_t source_tokens, shared;  // of SourceWeights
+  bool rescale;
+  float scale;                    // of an edit's own attention to further tokens
+  bool further;                   // whether there are any
+};
+
 // One thread at work on one record.
 template <class T>
 struct Worker {
@@ -33,9 +44,11 @@ struct Worker {
   TransformerShared& shared;
   Range tiles;
   int64_t turn;  // of shared.keys and values
+  int64_t member = 0;  // of the records that it takes together
+  Edit edit{};
 
   int64_t pairs() const { return net.width / T::pack; }
-  float* x(int64_t tile) const { return own.x + tile * net.width * T::tile; }
+  float* x(int64_t tile) const { return own.x + (member * net.length + tile * T::tile) * net.width; }
   uint32_t* panel(int64_t tile) const { return own.panel + tile * pairs() * T::tile; }
   uint32_t* queries(int64_t tile) const { return own.queries + tile * pairs() * T::tile; }
 };
@@ -124,8 +137,20 @@ ECGTWIN_INLINE void cross_attention(const Worker<T>& w, const TransformerBlock& 
   for (int j = 0; j < T::vectors; ++j) factor[j] = broadcast(1.0f);
   if constexpr (Kind::norm_queries) query_factors<T>(block, net.width, w.panel(tile), factor);
   const float *offset = condition.scores + index * 2 * rows, *bias = offset + rows;
-  token_attention<T>(condition.keys + index * rows * pairs, offset, bias, condition.tokens, net.heads, w.panel(tile),
-                     pairs, factor, w.own.scores, w.own.weights);
+  const TokenKeys keys{condition.keys + index * rows * pairs, offset, bias, condition.tokens};
+  if (w.edit.part == Part::alone) {
+    token_attention<T>(keys, net.heads, w.panel(tile), pairs, factor, w.own.scores, w.own.weights);
+  } else if (w.edit.part == Part::source) {
+    float* kept = w.own.source + tile * rows * T::tile;
+    token_weights<T>(keys, net.heads, w.panel(tile), pairs, factor, kept);
+    pack_weights<T>(kept, rows, w.own.weights);
+  } else {
+    const int64_t lent = net.heads * w.edit.source_tokens;
+    const SourceWeights source{w.own.source + tile * lent * T::tile, w.edit.source_tokens, w.edit.shared, w.edit.rescale};
+    if (w.edit.further) token_weights<T>(keys, net.heads, w.panel(tile), pairs, factor, w.own.own);
+    edited_weights<T>(source, w.edit.further ? w.own.own : nullptr, w.edit.scale, net.heads, condition.tokens,
+                      w.own.weights);
+  }
   cross_output<T, Kind>(condition.values + index * net.width * (rows / T::pack), w.own.weights, net.width,
                         rows / T::pack, block.cross_bias, x);
 }

@@ -5,12 +5,14 @@ A new backend is one object in `BACKENDS`: it says why it cannot serve a request
 
 from __future__ import annotations
 
+import itertools
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import BackendError
+from ..models.ecgtwin import DiT
 from ..samplers import sample
 from .choice import say_once
 from .cpu import Cpu
@@ -41,6 +43,8 @@ class Reference:
         other = ", ".join(sorted(str(dtype) for dtype in request.weight_dtypes - {torch.float32}))
         if other:
             reasons.append(f"the denoiser's weights must be torch.float32, but some are {other}")
+        if request.edit is not None and not isinstance(request.denoiser, DiT):
+            reasons.append(f"only models.create('dit') can be edited, not a {type(request.denoiser).__name__}")
         return reasons
 
     def run(self, request: Request) -> Tensor:
@@ -49,8 +53,13 @@ class Reference:
         text, patient, base = (value.to(device, torch.float32) for value in conditions)
         mask = None if request.text_mask is None else request.text_mask.to(device)
 
+        edit, counts, steps = request.edit, request.statements.to(device), itertools.count()
+        first_edited = request.schedule.steps if edit is None else edit.first_step(request.schedule.timesteps)
+
         def eps(x: Tensor, t: Tensor) -> Tensor:
-            return request.denoiser(x, t, text, mask, patient, base)
+            if next(steps) < first_edited:
+                return request.denoiser(x, t, text, mask, patient, base)
+            return request.denoiser(x, t, text, mask, patient, base, edit=lambda _, maps: edit.maps(maps, counts))
 
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=request.dtype == torch.bfloat16)
         with torch.no_grad(), autocast:
@@ -60,6 +69,7 @@ class Reference:
                 request.shape,
                 seed=request.seed,
                 first_index=request.first_index,
+                group=1 if edit is None else edit.group,
                 x_init=None if request.x_init is None else request.x_init.float(),
                 noise=request.noise,
                 device=device,

@@ -63,6 +63,11 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
     # Operators take signed integers: the upper half of the seeds wraps around.
     seed = request.seed - 2**64 if request.seed >= 2**63 else request.seed
     batch, _, length = request.shape
+    edit = (1, 0, None, None)
+    if request.edit is not None:
+        first_step = request.edit.first_step(request.schedule.timesteps)
+        scales = request.edit.scales.to("cpu", torch.float32).contiguous()
+        edit = (request.edit.group, first_step, request.statements.cpu(), scales)
 
     def call(status: Tensor) -> Tensor:
         return torch.ops.ecgtwin_fast.cpu_denoise(
@@ -84,6 +89,7 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
             request.dtype == torch.bfloat16,
             seed,
             request.first_index,
+            *edit,
             torch.get_num_threads(),
             status,
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..samplers import Progress, schedule
 from .backends import choose
+from .edit import Edit
 from .request import Denoiser, Request
 
 
@@ -32,6 +33,7 @@ def generate_latents(
     first_index: int = 0,
     x_init: Tensor | None = None,
     noise: Tensor | None = None,
+    edit: Edit | None = None,
     backend: str = "auto",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
@@ -52,6 +54,8 @@ def generate_latents(
         seed: 0..2^64-1. first_index: 0..2^63-B.
         x_init: initial latents (B, C, L); by default drawn.
         noise: (steps, B, C, L) in the order performed; by default drawn.
+        edit: records are groups of a source and its edits, which take its attention maps (paper: editing) and share
+            its draws: record b has the index first_index + b // group.
         backend: a backend's name, or "auto" for the first that can run.
         dtype: of the denoiser's arithmetic, float32 (default) or bfloat16; the trajectory is float32.
         progress: called as progress(done, steps) after each step.
@@ -74,6 +78,7 @@ def generate_latents(
         noise=noise,
         dtype=dtype or torch.float32,
         progress=progress,
+        edit=edit,
     )
     request.validate()
     chosen = choose(backend, request)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConditionError
 from ..samplers import Progress, Schedule, check_keys, check_shape
+from .edit import TIMESTEPS, Edit
 
 LATENT_CHANNELS, LATENT_LENGTH = 4, 128
 PATIENT_WIDTH = 3
@@ -37,6 +38,7 @@ class Request:
         seed, first_index: key of the draws; record b has index first_index + b.
         x_init: (B, C, L) or None. noise: (steps, B, C, L) or None.
         dtype: of the denoiser's arithmetic; the trajectory is float32. progress: called as progress(done, steps).
+        edit: how records hang together; None: they do not.
     """
 
     denoiser: Denoiser
@@ -51,12 +53,21 @@ class Request:
     noise: Tensor | None
     dtype: torch.dtype
     progress: Progress | None
+    edit: Edit | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(B, C, L): channels and length are the denoiser's attributes, 4 and 128 where it has none."""
         channels = getattr(self.denoiser, "channels", LATENT_CHANNELS)
         return len(self.text_embed), channels, getattr(self.denoiser, "length", LATENT_LENGTH)
+
+    @property
+    def statements(self) -> Tensor:
+        """(B,) int64: statements of each record."""
+        batch, tokens, _ = self.text_embed.shape
+        if self.text_mask is None:
+            return torch.full((batch,), tokens, device=self.text_embed.device)
+        return (self.text_mask != 0).sum(1)
 
     @property
     def device(self) -> torch.device:
@@ -93,3 +104,20 @@ class Request:
         check_shape("x_init", self.x_init, self.shape, "(records, channels, length)")
         noise_shape = (self.schedule.steps, *self.shape)
         check_shape("noise", self.noise, noise_shape, "(steps, records, channels, length)")
+        if self.edit is not None:
+            self._validate_edit(self.edit)
+
+    def _validate_edit(self, edit: Edit) -> None:
+        batch = len(self.text_embed)
+        if edit.group < 2 or batch % edit.group:
+            wanted = f"at least 2 and divide the {batch} records"
+            raise ConditionError(f"edit.group must be {wanted}, but it is {edit.group}")
+        if not 0 <= edit.threshold <= TIMESTEPS:
+            raise ConditionError(f"edit.threshold must be 0..{TIMESTEPS}, but it is {edit.threshold}")
+        _check("edit.scales", edit.scales, (batch,))
+        groups = self.base_vector.unflatten(0, (-1, edit.group))
+        if not torch.equal(groups, groups[:, :1].expand_as(groups)):
+            raise ConditionError("base_vector must be the same for a source and its edits")
+        places = torch.arange(self.text_embed.shape[1], device=self.text_embed.device)
+        if self.text_mask is not None and ((self.text_mask != 0) != (places < self.statements[:, None])).any():
+            raise ConditionError("text_mask must hold its ones before its zeros where records are edited")
