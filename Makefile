@@ -32,6 +32,7 @@ cuda-check:
 
 # Tests of the CPU engines under AddressSanitizer, on a copy of the package with a module of its own.
 SANITIZED := build/sanitized
+WATCHED := $(addprefix python_tests/,test_cpu_*.py test_editing_engine.py test_ops_multihead_attention.py test_ops_tanh_gelu.py)
 sanitize: install
 	mkdir -p $(SANITIZED)
 	cp -r ecgtwin_fast $(SANITIZED)/
@@ -40,7 +41,7 @@ sanitize: install
 	  -DECGTWIN_OUTPUT=$(abspath $(SANITIZED)/ecgtwin_fast) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
 	$(BIN)/cmake --build $(SANITIZED)/cmake
 	PYTHONPATH=$(SANITIZED) LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/pytest -q python_tests/test_cpu_*.py $(ARGS)
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/pytest -q $(WATCHED) $(ARGS)
 
 install: $(VENV)/built
 
