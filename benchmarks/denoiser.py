@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from machine import FACTS, Peak, facts
-from results_csv import append_csv, check_csv
+from results_csv import append_csv, parse_with_csv
 from tasks import SINGLE, Contestant, Decoding, Denoising, Task, WrongAnswer, verify_all
 from torch import nn
 from tqdm import tqdm
@@ -169,13 +169,7 @@ def parse() -> argparse.Namespace:
         help="random (published size), bundled, a model directory or a hub id (default random)",
     )  # fmt: skip
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="append rows with versions, commit and machine")
-    given = parser.parse_args()
-    try:
-        if given.csv:
-            check_csv(given.csv, COLUMNS + FACTS)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    given = parse_with_csv(parser, COLUMNS + FACTS)
     return given
 
 

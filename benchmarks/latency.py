@@ -12,12 +12,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from machine import FACTS, facts
-from results_csv import append_csv, check_csv
+from results_csv import append_csv, parse_with_csv
 from tqdm import tqdm
 
 from ecgtwin_fast import ECGTwin, models
@@ -65,13 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=("bundled", "random"), default=("bundled", "random"))
     parser.add_argument("--rounds", type=int, default=21, help="(default %(default)s)")
-    parser.add_argument("--csv", type=Path, help="append rows with versions, commit and machine")
-    given = parser.parse_args()
-    try:
-        if given.csv:
-            check_csv(given.csv, COLUMNS + FACTS)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    given = parse_with_csv(parser, COLUMNS + FACTS)
     known = facts("cpu")
     print(", ".join(f"{name} {value}" for name, value in known.items()))
     for name in given.model:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import wfdb
 from machine import FACTS, facts
-from results_csv import append_csv, check_csv
+from results_csv import append_csv, parse_with_csv
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -127,13 +127,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=64, help="records to prepare (default %(default)s)")
     parser.add_argument("--stored", type=int, default=4096, help="records in the store (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="(default %(default)s)")
-    parser.add_argument("--csv", type=Path, help="append rows to this file")
-    given = parser.parse_args()
-    try:
-        if given.csv:
-            check_csv(given.csv, COLUMNS + FACTS)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    given = parse_with_csv(parser, COLUMNS + FACTS)
     with tempfile.TemporaryDirectory() as scratch:
         records = wfdb_records(Path(scratch), given.records)
         store, entries = build_store(Path(scratch) / "store", given.stored)

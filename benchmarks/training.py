@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from machine import FACTS, facts
-from results_csv import append_csv, check_csv
+from results_csv import append_csv, parse_with_csv
 from tqdm import tqdm
 from training_loops import DenoiserTask, ExtractorTask, Loop, Peer, Task, build_store, distance, random_latents
 
@@ -154,17 +154,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--limit-float32", type=float, default=1e-3, metavar="X", help="default 1e-3")
     parser.add_argument("--limit-bfloat16", type=float, default=3e-2, metavar="X", help="default 3e-2")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="append rows with versions, commit and machine")
-    given = parser.parse_args()
+    given = parse_with_csv(parser, COLUMNS + FACTS)
     if not 0 <= given.warmup < given.peer_steps <= given.steps:
         parser.error("--warmup must be less than --peer-steps, and those at most --steps")
     if given.batch > given.people:
         parser.error(f"--batch {given.batch} needs as many --people, of whom there are {given.people}")
-    try:
-        if given.csv:
-            check_csv(given.csv, COLUMNS + FACTS)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     return given
 
 

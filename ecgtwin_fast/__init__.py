@@ -14,11 +14,24 @@ _HOMES = {
     "ECGTwin": "generate",
     "Record": "data.record",
     "read_record": "data.record",
+    "accelerate": "drop_in",
     "generate_latents": "engine.latents",
+    "restore": "drop_in",
 }
-_MODULES = ("models", "samplers")
+_MODULES = ("models", "samplers", "scheduler")
 
-__all__ = ["ECGTwin", "Record", "__version__", "generate_latents", "models", "read_record", "samplers"]
+__all__ = [
+    "ECGTwin",
+    "Record",
+    "__version__",
+    "accelerate",
+    "generate_latents",
+    "models",
+    "read_record",
+    "restore",
+    "samplers",
+    "scheduler",
+]
 
 
 def __getattr__(name: str):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import NOTICE
 from .commands import edit, explore, prepare, reproduce, train
-from .commands.arguments import integer
+from .commands.arguments import condition_options, sampling, sampling_options
 from .errors import ECGTwinError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # torch and what needs it load inside the commands, so that --help answers at once.
 
-SAMPLERS = ("dpmpp", "ddim", "ddpm")
 DEMO_ECG_ID = 79
 """Of PTB-XL's test fold, on which the bundled model was not trained."""
 DEMO_PATIENT = Path(__file__).parent / "data" / "patient" / "patient.hea"
@@ -87,11 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
     generate.add_argument("--reference", type=Path, required=True, metavar="PATH", help="the patient's own ECG")
     generate.add_argument("--report", required=True, metavar="TEXT", help="what the twins show; '|' parts statements")
-    own = "(default: the reference's)"
-    generate.add_argument("--heart-rate", type=float, metavar="BPM", help=f"20..300 {own}")
-    generate.add_argument("--age", type=float, metavar="YEARS", help=f"0..120 {own}")
-    generate.add_argument("--sex", choices=("F", "M"), help=own)
-    _sampling_options(generate)
+    condition_options(generate)
+    sampling_options(generate, count=8)
 
     demo = commands.add_parser(
         "demo",
@@ -101,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=NOTICE,
     )
     demo.set_defaults(run=_demo)
-    _sampling_options(demo)
+    sampling_options(demo, count=8)
 
     published = commands.add_parser(
         "import-published",
@@ -135,29 +131,6 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
 
-def _sampling_options(parser: argparse.ArgumentParser) -> None:
-    default = "(default %(default)s)"
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the twins")
-    parser.add_argument("--count", type=integer(1), default=8, metavar="N", help=f"number of twins {default}")
-    parser.add_argument("--model", default="bundled", help=f"bundled, a model directory or a hub id {default}")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=f"{default}")
-    parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
-    parser.add_argument(
-        "--seed", type=integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"
-    )
-    parser.add_argument(
-        "--first-index", type=integer(0, 2**62), default=0, metavar="N",
-        help=f"number of the first twin: 8 goes on after a run of 8 {default}",
-    )  # fmt: skip
-    parser.add_argument("--batch-size", type=integer(1), default=32, metavar="N", help=f"twins at a time {default}")
-    parser.add_argument("--backend", default="auto", help=f"auto takes the fastest that can run {default}")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32",
-        help=f"of the networks' arithmetic; bfloat16 is about twice as fast where the CPU has it {default}",
-    )  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-
-
 def _generate(given: argparse.Namespace) -> None:
     from .data.record import read_record
 
@@ -187,9 +160,6 @@ def _make_twins(
     age: float | None,
     sex: str | None,
 ) -> None:
-    import torch
-    from tqdm import tqdm
-
     from .data.preprocess import prepare
     from .generate import Condition, ECGTwin
     from .staging import check_folder
@@ -203,25 +173,8 @@ def _make_twins(
     print(f"reference  {_described(prepared)}; {reference.sampling_rate:g} Hz")
     print(f"condition  {condition.report}, {condition.heart_rate:.0f} bpm, {condition.age:g} years, {condition.sex}")
     base_vector = model.base_vector(prepared)
-    with tqdm(desc="sampling", unit="step") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        generation = model.sample(
-            base_vector,
-            condition,
-            count=given.count,
-            sampler=given.sampler,
-            steps=given.steps,
-            seed=given.seed,
-            first_index=given.first_index,
-            batch_size=given.batch_size,
-            backend=given.backend,
-            dtype=getattr(torch, given.dtype),
-            progress=progress,
-        )
+    with sampling(given) as options:
+        generation = model.sample(base_vector, condition, **options)
     summary = write_twins(given.out, prepared, generation)
     speed = f"{given.count} records in {generation.seconds:.2f} s, {summary['records_per_second']:.2f} records/s"
     print(f"model      {generation.model}, {given.sampler} with {given.steps} steps, seed {given.seed}")

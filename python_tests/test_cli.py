@@ -12,7 +12,8 @@ import wfdb
 from tiny_model import PATIENT, patient, tree, with_leads, write_tiny_model
 
 from ecgtwin_fast import read_record
-from ecgtwin_fast.cli import DEMO_ECG_ID, DEMO_HEART_RATE, SAMPLERS, main
+from ecgtwin_fast.cli import DEMO_ECG_ID, DEMO_HEART_RATE, main
+from ecgtwin_fast.commands.arguments import SAMPLERS
 from ecgtwin_fast.data.leads import MODEL_LEADS
 from ecgtwin_fast.data.preprocess import resample
 from ecgtwin_fast.data.ptbxl import PTBXL, ptbxl_root

@@ -11,7 +11,10 @@ import pytest
 
 import ecgtwin_fast
 
-NAMES = {"ECGTwin", "Record", "__version__", "generate_latents", "models", "read_record", "samplers"}
+NAMES = {
+    "ECGTwin", "Record", "__version__", "accelerate", "generate_latents", "models", "read_record", "restore",
+    "samplers", "scheduler",
+}  # fmt: skip
 PARAMETERS = {
     "ECGTwin.from_pretrained": ["model", "device"],
     "ECGTwin.save_pretrained": ["self", "folder", "dtype"],
@@ -29,6 +32,15 @@ PARAMETERS = {
     "generate_latents": [
         "denoiser", "text_embed", "text_mask", "patient", "base_vector", "sampler", "steps", "seed", "first_index",
         "x_init", "noise", "edit", "backend", "dtype", "progress",
+    ],
+    "accelerate": ["module", "backend", "dtype", "heads"],
+    "restore": ["module"],
+    "scheduler.DDPMScheduler.step": ["self", "model_output", "timestep", "sample", "generator", "return_dict"],
+    "scheduler.DDPMScheduler.set_timesteps": ["self", "num_inference_steps", "device"],
+    "scheduler.DDPMScheduler.add_noise": ["self", "original_samples", "noise", "timesteps"],
+    "scheduler.fast_ddpm_generation": [
+        "diffused_model", "noise_predictor", "batch_size", "device", "text_embed", "text_embed_mask", "pat_info",
+        "base_vector", "progress_bar", "seed", "backend", "dtype",
     ],
     "models.create": ["name", "sizes"],
     "samplers.ddpm": ["eps", "shape", "steps", "clip", "options"],

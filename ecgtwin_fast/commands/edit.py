@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import NOTICE
-from .arguments import integer
+from .arguments import condition_options, integer, sampling, sampling_options
 
 _EPILOG = f"""\
 examples:
@@ -34,7 +34,6 @@ def add_to(commands) -> None:
         epilog=_EPILOG,
     )
     parser.set_defaults(run=_edit)
-    default = "(default %(default)s)"
     parser.add_argument("--reference", type=Path, required=True, metavar="PATH", help="the patient's own ECG")
     parser.add_argument("--report", required=True, metavar="TEXT", help="of the source twins; '|' parts statements")
     change = parser.add_mutually_exclusive_group(required=True)
@@ -46,31 +45,13 @@ def add_to(commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=integer(0, 1000), default=200, metavar="T",
-        help=f"timestep below which attention is taken over: larger keeps more of the source {default}",
+        help="timestep below which attention is taken over: larger keeps more of the source (default %(default)s)",
     )  # fmt: skip
-    own = "(default: the reference's)"
-    parser.add_argument("--heart-rate", type=float, metavar="BPM", help=f"20..300 {own}")
-    parser.add_argument("--age", type=float, metavar="YEARS", help=f"0..120 {own}")
-    parser.add_argument("--sex", choices=("F", "M"), help=own)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the records")
-    parser.add_argument("--count", type=integer(1), default=1, metavar="N", help=f"twins {default}")
-    parser.add_argument("--model", default="bundled", help=f"bundled, a model directory or a hub id {default}")
-    parser.add_argument("--sampler", choices=("dpmpp", "ddim", "ddpm"), default="dpmpp", help=default)
-    parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
-    parser.add_argument(
-        "--seed", type=integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"
-    )
-    parser.add_argument("--backend", default="auto", help=f"auto takes the fastest that can run {default}")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help=f"of the arithmetic {default}"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    condition_options(parser)
+    sampling_options(parser, count=1)
 
 
 def _edit(given: argparse.Namespace) -> None:
-    import torch
-    from tqdm import tqdm
-
     from ..data.preprocess import prepare
     from ..data.record import read_record
     from ..edit_folder import write_edits
@@ -80,30 +61,10 @@ def _edit(given: argparse.Namespace) -> None:
     check_folder(given.out)
     reference = prepare(read_record(given.reference))
     model = ECGTwin.from_pretrained(given.model, given.device)
-    with tqdm(desc="sampling", unit="step") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        editing = model.edit(
-            reference,
-            given.report,
-            swap=given.swap,
-            add=given.add,
-            weight=given.weight,
-            threshold=given.threshold,
-            heart_rate=given.heart_rate,
-            age=given.age,
-            sex=given.sex,
-            count=given.count,
-            sampler=given.sampler,
-            steps=given.steps,
-            seed=given.seed,
-            backend=given.backend,
-            dtype=getattr(torch, given.dtype),
-            progress=progress,
-        )
+    with sampling(given) as options:
+        names = ("swap", "add", "weight", "threshold", "heart_rate", "age", "sex")
+        change = {name: getattr(given, name) for name in names}
+        editing = model.edit(reference, given.report, **change, **options)
     base_vector = model.base_vector(reference)
     write_edits(given.out, editing, model.attention(editing.edits[-1][0], base_vector))
     count = given.count * (1 + len(editing.weights))

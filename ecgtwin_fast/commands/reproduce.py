@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import NOTICE
-from .train import PRESETS, STAGES
+from .arguments import SAMPLERS
+from .train import STAGES, run_options
 
 if TYPE_CHECKING:
     from ..evaluation.report import EvaluationConfig
@@ -55,12 +56,7 @@ def add_to(commands) -> None:
         epilog=_EPILOG,
     )
     parser.set_defaults(run=_reproduce)
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder that `ecgtwin-fast prepare` made")
-    parser.add_argument("out", type=Path, metavar="OUT", help="run folder")
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="paper",
-        help="paper: published sizes; small: hours on two cores; smoke: seconds, to see it run (default %(default)s)",
-    )  # fmt: skip
+    run_options(parser)
     parser.add_argument(
         "--config", type=Path, metavar="F", help="JSON or YAML with a section a stage, put over the preset"
     )
@@ -71,11 +67,8 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--count", type=int, metavar="N", help=f"test patients to evaluate, at most {_by_preset('count')}"
     )
-    parser.add_argument("--sampler", choices=("ddpm", "ddim", "dpmpp"), help=f"of their twins {_by_preset('sampler')}")
+    parser.add_argument("--sampler", choices=SAMPLERS, help=f"of their twins {_by_preset('sampler')}")
     parser.add_argument("--steps", type=int, metavar="N", help=f"of the sampler, 1..1000 {_by_preset('steps')}")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn (default 0)")
 
 
 def _by_preset(name: str) -> str:

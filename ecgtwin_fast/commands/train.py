@@ -45,16 +45,21 @@ def add_to(commands) -> None:
     )
     parser.set_defaults(run=_train)
     parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    run_options(parser)
+    parser.add_argument("--config", type=Path, metavar="F", help="JSON or YAML with values to put over the preset")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one value, such as loop.steps=100; repeatable"
+    )
+
+
+def run_options(parser: argparse.ArgumentParser) -> None:
+    """What is trained where, for one stage or all."""
     parser.add_argument("store", type=Path, metavar="STORE", help="folder that `ecgtwin-fast prepare` made")
     parser.add_argument("out", type=Path, metavar="OUT", help="run folder, the same for all stages")
     parser.add_argument(
         "--preset", choices=PRESETS, default="paper",
         help="paper: published sizes; small: hours on two cores; smoke: seconds, to see it run (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--config", type=Path, metavar="F", help="JSON or YAML with values to put over the preset")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one value, such as loop.steps=100; repeatable"
-    )
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     parser.add_argument("--seed", type=integer(0), metavar="N", help="of everything that is drawn (default 0)")

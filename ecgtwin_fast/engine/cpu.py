@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ..models.ecgtwin import DiT
-from .conditions import distinct
-from .cpu_denoiser import PackedDenoiser, conditions, pack_denoiser
+from .cpu_denoiser import PackedDenoiser, conditions, denoise, pack_denoiser, project_bases
 from .cpu_support import PackCache, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout
 from .request import Request
@@ -52,16 +51,12 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
     text, patient, base = (value.to("cpu", torch.float32) for value in given)
     mask = None if request.text_mask is None else request.text_mask.to("cpu")
     known = conditions(denoiser, packed.cross, text, mask, patient, order)
-    first, base_of = distinct((row,) for row in base)
-    # One by one, because a product's rounding may depend on how many rows it has.
-    bases = torch.cat([denoiser.ib_projector(base[record : record + 1].clone()) for record in first])
+    bases = project_bases(denoiser, base)
     time = denoiser.t_embedder(request.schedule.timesteps)
     x_init, noise = (
         None if value is None else value.to("cpu", torch.float32).contiguous()
         for value in (request.x_init, request.noise)
     )
-    # Operators take signed integers: the upper half of the seeds wraps around.
-    seed = request.seed - 2**64 if request.seed >= 2**63 else request.seed
     batch, _, length = request.shape
     edit = (1, 0, None, None)
     if request.edit is not None:
@@ -70,29 +65,10 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
         edit = (request.edit.group, first_step, request.statements.cpu(), scales)
 
     def call(status: Tensor) -> Tensor:
-        return torch.ops.ecgtwin_fast.cpu_denoise(
-            packed.network,
-            packed.blocks,
-            known.keys,
-            known.scores,
-            known.values,
-            known.of_record,
-            time,
-            bases,
-            base_of,
-            x_init,
-            noise,
-            request.schedule.coefficients,
-            packed.heads,
-            packed.ratio,
-            packed.length,
-            request.dtype == torch.bfloat16,
-            seed,
-            request.first_index,
-            *edit,
-            torch.get_num_threads(),
-            status,
-        )
+        return denoise(
+            packed, known, bases, time, request.schedule.coefficients, request.dtype, status,
+            x_init, noise, request.seed, request.first_index, edit,
+        )  # fmt: skip
 
     steps = request.schedule.steps
     return watched(call, batch * (length // order.tile) * steps, steps, request.progress)

@@ -113,3 +113,61 @@ def conditions(
     positions = [learned[valid[record]] for record in first]
     unbiased = [torch.zeros(len(part)) for part in tokens]
     return pack_conditions(cross, tokens, positions, unbiased, of_record, order)
+
+
+class Bases(NamedTuple):
+    """Distinct base vectors projected (n, D), and which of them each record has (B,)."""
+
+    rows: Tensor
+    of_record: Tensor
+
+
+def project_bases(denoiser: DiT, base_vector: Tensor) -> Bases:
+    """Of base vectors (B, base width), float32 on the CPU."""
+    first, of_record = distinct((row,) for row in base_vector)
+    # One by one, because a product's rounding may depend on how many rows it has.
+    return Bases(
+        torch.cat([denoiser.ib_projector(base_vector[record : record + 1].clone()) for record in first]), of_record
+    )
+
+
+def denoise(
+    packed: PackedDenoiser,
+    known: Conditions,
+    bases: Bases,
+    time: Tensor,
+    coefficients: Tensor,
+    dtype: torch.dtype,
+    status: Tensor,
+    x_init: Tensor | None = None,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    first_index: int = 0,
+    edit: tuple[int, int, Tensor | None, Tensor | None] = (1, 0, None, None),
+) -> Tensor:
+    """Latents (B, C, L) of whole trajectories; arguments as DenoiserArgs of csrc/denoiser.h has them, `edit` being its
+    group, edit_step, token_counts and edit_scales."""
+    # Operators take signed integers: the upper half of the seeds wraps around.
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    return torch.ops.ecgtwin_fast.cpu_denoise(
+        packed.network,
+        packed.blocks,
+        known.keys,
+        known.scores,
+        known.values,
+        known.of_record,
+        time,
+        *bases,
+        x_init,
+        noise,
+        coefficients,
+        packed.heads,
+        packed.ratio,
+        packed.length,
+        dtype == torch.bfloat16,
+        signed,
+        first_index,
+        *edit,
+        torch.get_num_threads(),
+        status,
+    )
