@@ -1,4 +1,4 @@
-"""Edits of a twin: the same heartbeat under a changed report (arXiv 2508.02720, editing)."""
+"""Edits of a twin: the same draws under a changed report (arXiv 2508.02720, editing)."""
 
 from __future__ import annotations
 

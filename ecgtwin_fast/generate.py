@@ -258,7 +258,7 @@ class ECGTwin:
         """Twins of a patient, and the same twins with one thing in their report changed.
 
         Source and edits are sampled together from the same noise. Below the timestep `threshold` an edit takes the
-        source's attention to the statements, so that heartbeats stay where they are (arXiv 2508.02720, editing).
+        source's attention to the statements (arXiv 2508.02720, editing).
 
         Args:
             record: the patient's own ECG, or a base vector (256,), which needs heart_rate, age and sex too.

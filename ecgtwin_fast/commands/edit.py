@@ -10,7 +10,7 @@ from .arguments import condition_options, integer, sampling, sampling_options
 
 _EPILOG = f"""\
 examples:
-  The same heartbeats with a right instead of a left bundle branch block:
+  A right instead of a left bundle branch block:
     ecgtwin-fast edit --reference ecg.hea --report "sinus rhythm|left bundle branch block" \\
         --swap "sinus rhythm|right bundle branch block" --out out
 
@@ -28,7 +28,7 @@ def add_to(commands) -> None:
     """Add the subcommand to an argparse subparsers object."""
     parser = commands.add_parser(
         "edit",
-        help="change the report of twins and keep their heartbeats",
+        help="twins, and the same twins under a changed report",
         description="Generate twins of a reference and the same twins under a changed report. Source and edit share "
         "their noise; below a timestep the edit takes the source's attention to the statements.",
         epilog=_EPILOG,
@@ -45,7 +45,7 @@ def add_to(commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=integer(0, 1000), default=200, metavar="T",
-        help="timestep below which attention is taken over: larger keeps more of the source (default %(default)s)",
+        help="timestep below which attention is taken over: larger takes over more (default %(default)s)",
     )  # fmt: skip
     condition_options(parser)
     sampling_options(parser, count=1)
