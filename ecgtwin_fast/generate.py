@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .data.condition import patient_vector, split_report
 from .data.leads import MODEL_LEADS
@@ -64,6 +65,13 @@ class Condition:
         if missing:
             raise ConditionError(f"{reference.name} states no {', '.join(missing)}: give them")
         return cls(report, **values)
+
+
+class Signals(NamedTuple):
+    """Signals (B, 1024, 12), float32 on the CPU, in mV, and the backend that sampled them."""
+
+    signals: np.ndarray
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -219,18 +227,14 @@ class ECGTwin:
         """
         _at_least_one("count", count)
         _at_least_one("batch_size", batch_size)
-        text, patient = self.tokens(condition)
         total = steps * -(-count // batch_size)
         signals = []
         began = time.perf_counter()
         for batch, start in enumerate(range(0, count, batch_size)):
             size = min(batch_size, count - start)
-            latents, served_by = generate_latents(
-                self.networks["denoiser"],
-                text.expand(size, -1, -1),
-                None,
-                patient.expand(size, -1),
-                base_vector.to(self.device).expand(size, -1),
+            made = self.signals(
+                base_vector.expand(size, -1),
+                [condition] * size,
                 sampler=sampler,
                 steps=steps,
                 seed=seed,
@@ -239,8 +243,7 @@ class ECGTwin:
                 dtype=dtype,
                 progress=progress and (lambda done, _, before=batch * steps: progress(before + done, total)),
             )
-            decoded = decode(self.networks["decoder"], latents, backend=backend, dtype=dtype)
-            signals.append(decoded.signals.cpu().numpy())
+            signals.append(made.signals)
         seconds = time.perf_counter() - began
         records = [
             Record(
@@ -251,8 +254,34 @@ class ECGTwin:
         ]  # fmt: skip
         device = str(self.device)
         return Generation(
-            records, condition, self.name, sampler, steps, seed, first_index, served_by, dtype, device, seconds
+            records, condition, self.name, sampler, steps, seed, first_index, made.backend, dtype, device, seconds
         )
+
+    @torch.no_grad()
+    def signals(
+        self,
+        base_vectors: Tensor,
+        conditions: Sequence[Condition],
+        *,
+        sampler: str = "dpmpp",
+        steps: int = 25,
+        seed: int = 0,
+        first_index: int = 0,
+        backend: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+    ) -> Signals:
+        """A twin of each of the base vectors (B, 256) under the condition beside it, all in one batch.
+
+        Twin b has the record index first_index + b: `sample` gives the same. Other arguments as there.
+        """
+        text, mask, patient = self._batch(conditions)
+        latents, backend_ran = generate_latents(
+            self.networks["denoiser"], text, mask, patient, base_vectors.to(self.device), sampler=sampler, steps=steps,
+            seed=seed, first_index=first_index, backend=backend, dtype=dtype, progress=progress,
+        )  # fmt: skip
+        decoded = decode(self.networks["decoder"], latents, backend=backend, dtype=dtype)
+        return Signals(decoded.signals.cpu().numpy(), backend_ran)
 
     def edit(self, record: Record | Tensor, report: str, **options) -> Editing:
         """Twins of a patient, and the same twins with one thing in their report changed.
@@ -297,13 +326,28 @@ class ECGTwin:
 
     def tokens(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Statement embeddings (1, T, width) and patient vector (1, 3) on the device."""
-        statements = split_report(condition.report)
+        text, patient = self._embedded(condition.report), torch.from_numpy(condition.patient_vector())
+        return text[None].to(self.device), patient[None].to(self.device)
+
+    @cached_property
+    def _embedded(self) -> Callable[[str], Tensor]:
+        return lru_cache(maxsize=4096)(self._embed)
+
+    def _embed(self, report: str) -> Tensor:
+        statements = split_report(report)
         limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
         if len(statements) > limit:
             count = f"{len(statements)} statements"
             raise ConditionError(f"the report has {count}; model {self.name} takes {limit} at most")
-        text = torch.from_numpy(self.text_encoder.encode(statements))[None]
-        return text.to(self.device), torch.from_numpy(condition.patient_vector())[None].to(self.device)
+        return torch.from_numpy(self.text_encoder.encode(statements))
+
+    def _batch(self, conditions: Sequence[Condition]) -> tuple[Tensor, Tensor | None, Tensor]:
+        texts = [self._embedded(condition.report) for condition in conditions]
+        patients = np.stack([condition.patient_vector() for condition in conditions])
+        counts = torch.tensor([len(text) for text in texts])
+        mask = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
+        padded = pad_sequence(texts, batch_first=True).to(self.device)
+        return padded, None if mask.all() else mask, torch.from_numpy(patients).to(self.device)
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -175,3 +175,28 @@ def test_a_missing_model_is_a_clear_error(tmp_path):
 
 def test_states_are_what_the_test_helper_says(model):
     assert torch.equal(model.networks["denoiser"].x_embedder.weight, states()["denoiser"]["x_embedder.weight"])
+
+
+def test_a_batch_of_different_twins_is_each_of_them_alone(model):
+    """Bits, because the CPU engine promises them; the reports differ in length."""
+    reports = [REPORT, "sinus rhythm", "left bundle branch block|sinus rhythm|PVC"]
+    conditions = [Condition(report, 60 + 10 * place, 50, "F") for place, report in enumerate(reports)]
+    own = model.base_vector(patient())
+    bases = torch.stack([own, torch.zeros_like(own), own])
+    options = {"steps": 3, "sampler": "ddpm", "seed": 3}
+    together = model.signals(bases, conditions, first_index=5, **options)
+    assert together.backend == "cpu"
+    for place, (base, condition) in enumerate(zip(bases, conditions, strict=True)):
+        alone = model.sample(base, condition, count=1, first_index=5 + place, **options)
+        assert np.array_equal(alone.records[0].signal, together.signals[place])
+
+
+@pytest.mark.parametrize("threads", [3, 16])
+def test_twins_have_the_same_bits_by_any_number_of_threads(with_threads, threads):
+    """At the bundled model's sizes, where a library's products of few rows depend on the number of threads."""
+    bundled = ECGTwin.from_pretrained("bundled", "cpu")
+    options = {"count": 2, "steps": 5, "backend": "cpu"}
+    with_threads(1)
+    expected = signals(bundled.generate(patient(), "sinus rhythm", **options))
+    with_threads(threads)
+    assert np.array_equal(signals(bundled.generate(patient(), "sinus rhythm", **options)), expected)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..models.ecgtwin import DiT
-from .cpu_denoiser import PackedDenoiser, conditions, denoise, pack_denoiser, project_bases
+from .cpu_denoiser import PackedDenoiser, conditions, denoise, embed_timesteps, pack_denoiser, project_bases
 from .cpu_support import PackCache, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout
 from .request import Request
@@ -52,7 +52,7 @@ def _run(request: Request, packed: PackedDenoiser, order: Layout) -> Tensor:
     mask = None if request.text_mask is None else request.text_mask.to("cpu")
     known = conditions(denoiser, packed.cross, text, mask, patient, order)
     bases = project_bases(denoiser, base)
-    time = denoiser.t_embedder(request.schedule.timesteps)
+    time = embed_timesteps(denoiser, request.schedule.timesteps)
     x_init, noise = (
         None if value is None else value.to("cpu", torch.float32).contiguous()
         for value in (request.x_init, request.noise)

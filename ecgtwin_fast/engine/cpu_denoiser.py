@@ -125,10 +125,17 @@ class Bases(NamedTuple):
 def project_bases(denoiser: DiT, base_vector: Tensor) -> Bases:
     """Of base vectors (B, base width), float32 on the CPU."""
     first, of_record = distinct((row,) for row in base_vector)
-    # One by one, because a product's rounding may depend on how many rows it has.
-    return Bases(
-        torch.cat([denoiser.ib_projector(base_vector[record : record + 1].clone()) for record in first]), of_record
-    )
+    return Bases(_row_by_row(denoiser.ib_projector, base_vector[first]), of_record)
+
+
+def embed_timesteps(denoiser: DiT, timesteps: Tensor) -> Tensor:
+    """Of timesteps (S,): (S, D)."""
+    return _row_by_row(denoiser.t_embedder, timesteps)
+
+
+def _row_by_row(module: nn.Module, rows: Tensor) -> Tensor:
+    """A product's rounding may depend on how many rows it has, and then on the number of threads."""
+    return torch.cat([module(row.clone()) for row in rows.split(1)])
 
 
 def denoise(
