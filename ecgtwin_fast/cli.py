@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import NOTICE
-from .commands import edit, explore, prepare, reproduce, train
+from .commands import dataset, edit, explore, prepare, reproduce, train
 from .commands.arguments import condition_options, sampling, sampling_options
 from .errors import ECGTwinError
 
@@ -56,17 +56,17 @@ ECG paper) and twins.json (all that was done).
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 2 for input that cannot be used, 130 when interrupted."""
+    """Run the command line; returns the exit status: the command's own or 0, 2 for input that cannot be used, 130 when
+    interrupted."""
     given = _parser().parse_args(arguments)
     try:
-        given.run(given)
+        return given.run(given) or 0
     except (ECGTwinError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     published.add_argument("out", type=Path, metavar="OUT", help="model directory to write")
 
-    for command in (edit, explore, prepare, train, reproduce):
+    for command in (dataset, edit, explore, prepare, train, reproduce):
         command.add_to(commands)
 
     info = commands.add_parser("info", help="versions, CPU features and the status of every operator")
