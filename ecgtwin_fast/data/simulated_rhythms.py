@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from .simulated_heart import AFTER, BEFORE, QRS_ONSET, TIME, VECTOR, Heart
+from .simulated_heart import AFTER, BEFORE, QRS_ONSET, TIME, VECTOR, Heart, repolarisation_scale
 
 MARGIN = 2
 """Beats made before the first one in the window, so that their T waves reach into it."""
+
+MAYER_FREQUENCY = 0.1
+"""Middle of the low-frequency band of heart-rate variability in Hz (McSharry et al., 2003)."""
+
+BAND_WIDTH = 0.01
+LINES = 3  # sines that make up a band
 
 
 @dataclass
@@ -27,15 +34,13 @@ def draw_beats(heart: Heart, heart_rate: float, duration: float, rng: np.random.
     first = rng.uniform(0.05, 0.95) * mean
     inside = max(int((duration - first) / mean), 1)
     count = MARGIN + inside + 3
-    relative = _relative_intervals(heart, mean, count, rng)
-    relative /= relative[MARGIN : MARGIN + inside].mean()
     # interval i leads from beat i to beat i + 1; beat MARGIN is the first in the window
+    relative = _relative_intervals(heart, mean, count, rng)
+    premature = _premature(heart, count, rng)
+    _couple(heart, relative, premature, mean, rng)
+    relative /= relative[MARGIN : MARGIN + inside].mean()
     times = np.concatenate([[0.0], np.cumsum(relative[:-1])]) * mean
     times += first - times[MARGIN]
-    premature = _premature(heart, count, rng)
-    preceding = np.diff(times, prepend=times[0] - mean)
-    early = 0.36 if heart.premature_kind == "ventricular" else 0.25
-    times = times - premature * early * preceding * rng.uniform(0.85, 1.15, count)
     return Beats(times, np.diff(times, prepend=times[0] - mean), premature)
 
 
@@ -44,8 +49,14 @@ def _relative_intervals(heart: Heart, mean: float, count: int, rng: np.random.Ge
         return np.maximum(rng.gamma(1 / 0.22**2, 0.22**2, count), 0.55)
     if heart.rhythm != "sinus":
         return 1 + 0.004 * rng.standard_normal(count)
-    breath = 2 * np.pi * rng.uniform(0.17, 0.3) * mean * np.arange(count) + rng.uniform(0, 2 * np.pi)
-    return 1 + heart.respiratory * np.sin(breath) + 0.008 * rng.standard_normal(count)
+    time = mean * np.arange(count)
+    # each band is the sum of a few sines whose frequencies and phases are near each other
+    z = rng.standard_normal((2, 2, LINES))
+    frequencies = np.array([[heart.breath], [MAYER_FREQUENCY]]) + BAND_WIDTH * z[0]
+    phases = 2 * np.pi * rng.random((2, 1)) + z[1]
+    lines = np.sin(2 * np.pi * frequencies[:, :, None] * time + phases[:, :, None]).sum(1)
+    amplitudes = np.array([heart.respiratory, heart.mayer]) * (1.3 / LINES)
+    return np.maximum(1 + (amplitudes[:, None] * lines).sum(0) + 0.005 * rng.standard_normal(count), 0.5)
 
 
 def _premature(heart: Heart, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -54,7 +65,7 @@ def _premature(heart: Heart, count: int, rng: np.random.Generator) -> np.ndarray
     if heart.premature <= 0:
         return premature
     if heart.premature >= 1 / 3:
-        premature[rng.integers(2) :: round(1 / heart.premature)] = True
+        premature[1 + rng.integers(2) :: round(1 / heart.premature)] = True
         return premature
     premature[1:] = rng.random(count - 1) < heart.premature
     if count > MARGIN + 5:
@@ -63,87 +74,98 @@ def _premature(heart: Heart, count: int, rng: np.random.Generator) -> np.ndarray
     return premature
 
 
+def _couple(
+    heart: Heart, relative: np.ndarray, premature: np.ndarray, mean: float, rng: np.random.Generator
+) -> None:
+    """Shortens intervals before premature beats, in place; the pause after a ventricular one makes up for it."""
+    early = np.flatnonzero(premature)
+    if not len(early):
+        return
+    usual = 0.62 if heart.premature_kind == "ventricular" else 0.70
+    # not before the ventricles can answer again
+    coupling = np.maximum(usual * rng.uniform(0.9, 1.1, len(early)), min(0.30 / mean, 0.9))
+    relative[early - 1] *= coupling
+    relative[early] *= 2 - coupling if heart.premature_kind == "ventricular" else 1.08
+
+
 def waves_of(heart: Heart, beats: Beats, duration: float, rng: np.random.Generator) -> np.ndarray:
     """All waves (n, 6) of a record: atrial, ventricular and premature ones, each beat a little different."""
-    normal = (
-        ~beats.premature if heart.premature_kind == "ventricular" else np.ones(len(beats.times), dtype=bool)
-    )
+    # the heart lies and fills differently in each phase of breathing
+    breath = 2 * np.pi * (heart.breath * beats.times + rng.random())
+    size = 1 + 0.025 * np.sin(breath) + 0.012 * rng.standard_normal(len(breath))
+    if heart.rhythm == "fibrillation":
+        size *= np.minimum(beats.intervals / beats.intervals.mean(), 1.2) ** 0.15
+    ectopic = beats.premature & (heart.premature_kind == "ventricular")
+    normal = np.flatnonzero(~ectopic)
     parts = [
-        _ventricular(heart.qrs, heart.repolarisation, beats, normal, heart.rhythm, rng),
+        _ventricular(heart.qrs, heart.repolarisation, beats, normal, size),
         _atrial(heart, beats, normal, duration, rng),
     ]
-    if not normal.all():
-        parts.append(_ventricular(heart.ectopic[:2], heart.ectopic[2:], beats, ~normal, heart.rhythm, rng))
+    if len(normal) < len(ectopic):
+        early = np.flatnonzero(ectopic)
+        parts.append(_ventricular(heart.ectopic[:2], heart.ectopic[2:], beats, early, size))
     return np.concatenate(parts)
 
 
-def repolarisation_scale(interval: np.ndarray | float) -> np.ndarray:
-    """Factor on the times of repolarisation after an RR interval in seconds (Fridericia's cube root)."""
-    return np.cbrt(np.clip(interval, 0.25, 2.0))
-
-
 def _ventricular(
-    qrs: np.ndarray,
-    repolarisation: np.ndarray,
-    beats: Beats,
-    chosen: np.ndarray,
-    rhythm: str,
-    rng: np.random.Generator,
+    qrs: np.ndarray, repolarisation: np.ndarray, beats: Beats, chosen: np.ndarray, size: np.ndarray
 ) -> np.ndarray:
-    times = beats.times[chosen]
     # repolarisation follows the rate over several beats, hence mostly the mean interval
     scale = repolarisation_scale(0.3 * beats.intervals[chosen] + 0.7 * beats.intervals.mean())[:, None]
-    depolarised = np.tile(qrs, (len(times), 1, 1))
-    recovering = np.tile(repolarisation, (len(times), 1, 1))
-    recovering[:, :, TIME] *= scale
-    recovering[:, :, BEFORE : AFTER + 1] *= scale[:, :, None]
-    waves = np.concatenate([depolarised, recovering], axis=1)
-    waves[:, :, TIME] += times[:, None]
-    variation = 0.06 if rhythm == "fibrillation" else 0.03
-    waves[:, :, VECTOR] *= 1 + variation * rng.standard_normal((len(times), 1, 1))
+    waves = np.empty((len(chosen), len(qrs) + len(repolarisation), 6))
+    waves[:, : len(qrs)] = qrs
+    waves[:, len(qrs) :] = repolarisation
+    waves[:, len(qrs) :, :VECTOR.start] *= scale[:, :, None]
+    waves[:, :, TIME] += beats.times[chosen, None]
+    waves[:, :, VECTOR] *= size[chosen, None, None]
     return waves.reshape(-1, 6)
 
 
-def _atrial(
-    heart: Heart, beats: Beats, normal: np.ndarray, duration: float, rng: np.random.Generator
-) -> np.ndarray:
+def _atrial(heart: Heart, beats: Beats, normal: np.ndarray, duration: float, rng: np.random.Generator) -> np.ndarray:
     interval = float(beats.intervals.mean())
-    # conduction through the AV node shortens a little with the rate
-    lag = heart.pr * min(interval, 1.0) ** 0.3 - QRS_ONSET
-    if heart.rhythm == "sinus":
+    lag = heart.pr_at(interval) - QRS_ONSET
+    turned = np.zeros(0, dtype=bool)
+    if heart.rhythm in ("sinus", "paced atria"):
         onsets = beats.times[normal] - lag
+        # a premature P starts elsewhere in the atria
+        turned = beats.premature[normal]
     elif heart.rhythm == "two to one block":
         onsets = np.concatenate([beats.times - lag, beats.times - lag + interval / 2])
     elif heart.rhythm == "complete block":
         spacing = 60 / rng.uniform(70, 95)
         onsets = np.arange(-rng.random(), duration / spacing + 1) * spacing
     elif heart.rhythm == "flutter":
-        ratio = max(round(300 * interval / 60), 1)
+        ratio = flutter_ratio(interval)
         onsets = (beats.times[:, None] + interval / ratio * np.arange(ratio)).ravel()
+    elif heart.rhythm == "fibrillation":
+        return _fibrillation(heart, duration, rng)
     else:
         return np.empty((0, 6))
-    waves = np.tile(heart.p, (len(onsets), 1, 1))
+    waves = np.empty((len(onsets), len(heart.p), 6))
+    waves[:] = heart.p
     waves[:, :, TIME] += onsets[:, None]
-    if heart.premature_kind == "atrial" and heart.rhythm == "sinus":
-        # a premature P starts elsewhere in the atria
-        waves[beats.premature, :, 4] *= -0.6
-    waves[:, :, VECTOR] *= 1 + 0.05 * rng.standard_normal((len(onsets), 1, 1))
+    waves[np.flatnonzero(turned), :, 4] *= -0.6
+    waves[:, :, VECTOR] *= 1 + 0.04 * rng.standard_normal((len(onsets), 1, 1))
     return waves.reshape(-1, 6)
 
 
-def fibrillation(heart: Heart, sampling_rate: float, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Fibrillatory dipole (samples, 3): oscillations of 4 to 9 Hz whose frequency and size wander."""
-    time = np.arange(samples) / sampling_rate
-    wave = np.zeros(samples)
-    for frequency, share in zip(rng.uniform(4, 9, 3), (1.0, 0.6, 0.4), strict=True):
-        wander = rng.uniform(0.2, 0.8) * np.sin(
-            2 * np.pi * rng.uniform(0.1, 0.5) * time + rng.uniform(0, 6.3)
-        )
-        swell = 1 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time + rng.uniform(0, 6.3))
-        wave += (
-            share
-            * swell
-            * np.sin(2 * np.pi * frequency * time + wander * frequency / 2 + rng.uniform(0, 6.3))
-        )
-    direction = heart.atrial / np.linalg.norm(heart.atrial)
-    return heart.atrial_amplitude * wave[:, None] * direction
+def flutter_ratio(interval: float) -> int:
+    """Flutter waves for each beat at an RR interval in seconds, of which there are about 300 a minute."""
+    return max(round(300 * interval / 60), 1)
+
+
+def _fibrillation(heart: Heart, duration: float, rng: np.random.Generator) -> np.ndarray:
+    """Fibrillatory waves (n, 6): bumps up and down at irregular times, whose size and direction wander."""
+    count = int(1.3 * duration * heart.atrial_rate) + 8
+    gaps = (1 + 0.16 * rng.standard_normal(count)).clip(0.5, 1.6) / heart.atrial_rate
+    waves = np.empty((count, 2, 6))
+    waves[:, 0, TIME] = np.cumsum(gaps) - 0.5
+    waves[:, 1, TIME] = waves[:, 0, TIME] + 0.45 * gaps
+    waves[:, :, BEFORE : AFTER + 1] = 0.19 * gaps[:, None, None]
+    slow = np.sin(2 * np.pi * (rng.uniform(0.2, 0.7) * waves[:, 0, TIME] + rng.random()))
+    size = heart.atrial_amplitude * (1 + 0.35 * slow + 0.25 * rng.standard_normal(count))
+    length = math.hypot(*heart.atrial)
+    direction = np.array(heart.atrial) / length + 0.2 * rng.standard_normal((count, 3))
+    waves[:, 0, VECTOR] = size[:, None] * direction
+    waves[:, 1, VECTOR] = -waves[:, 0, VECTOR]
+    return waves.reshape(-1, 6)

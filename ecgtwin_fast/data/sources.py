@@ -172,7 +172,8 @@ class SimulatedRecord:
 
     def load(self) -> Loaded:
         patient = Patient.draw(np.random.default_rng((self.seed, self.patient)))
-        record = simulate_record(patient, np.random.default_rng((self.seed, self.patient, self.visit)))
+        rng = np.random.default_rng((self.seed, self.patient, self.visit))
+        record = simulate_record(patient, rng, visit=self.visit)
         record.source = self.name
         name = str(self.patient)
         return Loaded(record, name, None, in_test_fold(name, self.test_share), real=False)

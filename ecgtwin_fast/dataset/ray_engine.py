@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ECGTwinError
+from .durable import remove_leftovers
 from .engine import IN_FLIGHT, TICK_SECONDS, GivingUp, Log
 from .items import Facts
 from .job import Job, Result
@@ -87,6 +88,9 @@ class RayEngine:
             self._step()
             finished, self._finished = self._finished, []
             yield from finished or [None]
+        if self._deaths:
+            # A writer that still works where nobody reaches it fails, which changes nothing: its shard is made.
+            remove_leftovers(self._job.out)
 
     def sampled(self) -> int:
         return sum(remote.sampled for remote in self._remotes)
@@ -153,7 +157,9 @@ class RayEngine:
     def _make(self, remote: _Remote, shard: int) -> None:
         def receive(result: Result) -> None:
             remote.shards.discard(shard)
+            remote.sampled = max(0, remote.sampled - result.entry.count)
             self._finished.append(result)
+            self._log("made", shard=shard, worker=remote.where)
 
         remote.shards.add(shard)
         self._calls[remote.actor.make.remote(shard)] = remote, receive

@@ -126,10 +126,12 @@ class SourceReferences:
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of the tables' content and of the names of the records with the sizes of their headers; of
-        simulated patients, of their parameters."""
+        simulated patients, of their parameters and of what the first looks like, in case the simulation has changed."""
         digest = hashlib.blake2b(self._wanted.kind.encode(), digest_size=32)
         if self._wanted.kind == "simulated":
-            digest.update(f" {len(self)} seed {self._wanted.seed}".encode())
+            first = self._source[0].load().record
+            sizes = " ".join(f"{size:.2f}" for size in first.signal.std(0))
+            digest.update(f" {len(self)} seed {self._wanted.seed}: {first.report}, {sizes} mV".encode())
             return digest.hexdigest()
         for table in self._tables:
             with open(table, "rb") as file:

@@ -209,21 +209,24 @@ class _Verifier:
             return False
 
     def _extra_files(self, entries: list[Entry]) -> Iterator[str]:
-        """All that the manifest does not name; what a shard's folder holds belongs to its SHA-256."""
+        """All that the manifest does not name; what a shard's folder holds belongs to its SHA-256.
+
+        Hidden files of others pass, such as .gitattributes or the .cache of a download.
+        """
         known = _KNOWN | {entry.path for entry in entries}
         for folder, names, files in os.walk(self._out):
             place = Path(folder).relative_to(self._out)
             inner = sorted(names)
             names[:] = [
                 name for name in inner
-                if not name.startswith(TEMPORARY) and (place / name).as_posix() not in known | {_RUN}
+                if not name.startswith(".") and (place / name).as_posix() not in known | {_RUN}
             ]  # fmt: skip
             half_written = [name for name in inner if name.startswith(TEMPORARY)]
             for name in (*half_written, *sorted(files)):
                 path = (place / name).as_posix()
                 if name.startswith(TEMPORARY):
                     yield f"{self._out / path}: left by a killed writer; the same dataset command removes it"
-                elif path not in known:
+                elif path not in known and not name.startswith("."):
                     yield f"{self._out / path}: the manifest does not name it; delete it, or make its shard again"
 
 

@@ -82,7 +82,7 @@ class Cohort:
         entries = []
         for number, patient in enumerate(patients):
             for visit in range(2):
-                record = align(simulate_record(patient, rng, samples=long))
+                record = align(simulate_record(patient, rng, samples=long, visit=visit))
                 person = f"simulated {chunk}-{number}"
                 entries.append(self._entry(record, f"{person}-{visit}", person, real=False, target=True))
         return entries, []
