@@ -18,12 +18,12 @@ PORT = 6379
 ADDRESS = f"{HEAD}:{PORT}"
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
 RAY += ["--object-store-memory=80000000", "--disable-usage-stats"]
-# A node that does not answer is lost after two seconds.
+# A node that does not answer is lost within ten seconds.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
 # Each machine has its own /tmp/ray and shared memory; a network namespace alone would share both.

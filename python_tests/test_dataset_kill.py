@@ -37,14 +37,20 @@ def plan_of(setting, **values):
     return setting.write_plan(twins=TWINS, per_shard=PER_SHARD, **values)
 
 
-def start(plan, out) -> subprocess.Popen:
-    command = [sys.executable, "-m", "ecgtwin_fast", "dataset", str(plan), str(out)]
+def start(plan, out, *options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "ecgtwin_fast", "dataset", str(plan), str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def shards(out) -> int:
     manifest = out / "manifest.jsonl"
     return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
+def events(out, name) -> list[dict]:
+    log = out / "run" / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def wait_for(out, count: int, process) -> bool:
@@ -90,4 +96,24 @@ def test_interrupted(setting, undisturbed, tmp_path, stop):
     assert json.loads((out / "run" / "status.json").read_text())["state"] == "interrupted"
     assert not [path for path in out.rglob("*") if path.name.startswith(".writing")]
     assert start(plan, out).wait(PATIENCE) == 0
+    assert content(out) == undisturbed
+
+
+def test_ray_workers_are_killed(setting, undisturbed, tmp_path):
+    """Two of them, one after the other; the run itself goes on."""
+    out = tmp_path / "out"
+    process = start(plan_of(setting), out, "--engine", "ray", "--workers", "2")
+    killed: list[int] = []
+    until = time.monotonic() + 4 * PATIENCE
+    while len(killed) < 2:
+        assert process.poll() is None and time.monotonic() < until
+        ready = [int(event["worker"].rpartition(" ")[2]) for event in events(out, "worker_ready")]
+        if len(ready) > len(killed) and shards(out) >= 4 * (len(killed) + 1):
+            os.kill(ready[len(killed)], signal.SIGKILL)
+            killed.append(ready[len(killed)])
+        time.sleep(0.002)
+    _, errors = process.communicate(timeout=4 * PATIENCE)
+    assert process.returncode == 0, errors
+    assert len(events(out, "worker_lost")) == 2 and events(out, "shard_again")
+    assert verify(out, progress=False).problems == []
     assert content(out) == undisturbed

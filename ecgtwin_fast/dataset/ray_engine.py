@@ -211,8 +211,7 @@ class RayEngine:
                 self._again.append(shard)
                 self._log("shard_again", shard=shard, deaths=self._deaths[shard])
             else:
-                message = f"{DEATHS} workers died as they made shard {shard}, the last one with: {reason}"
-                self._finished.append(self._giving_up(shard, message))
+                self._finished.append(self._giving_up(shard, f"{DEATHS} workers died as they made shard {shard}"))
         if not remote.ready:
             self._stillborn += 1
         if self._stillborn < DEATHS:
