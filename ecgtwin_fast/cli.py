@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import NOTICE
-from .commands import dataset, edit, explore, prepare, reproduce, train
+from .commands import dataset, edit, evaluate, explore, prepare, reproduce, train
 from .commands.arguments import condition_options, sampling, sampling_options
 from .errors import ECGTwinError
 
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     published.add_argument("out", type=Path, metavar="OUT", help="model directory to write")
 
-    for command in (dataset, edit, explore, prepare, train, reproduce):
+    for command in (dataset, edit, explore, prepare, train, reproduce, evaluate):
         command.add_to(commands)
 
     info = commands.add_parser("info", help="versions, CPU features and the status of every operator")

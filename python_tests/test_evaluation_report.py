@@ -1,4 +1,4 @@
-"""The evaluation of a model on a store: cases, twins, the table and the page."""
+"""The evaluation of generators on a store: cases, twins, the table, the page and the command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ import torch
 from training_store import TEXT_WIDTH, write_store
 
 from ecgtwin_fast import NOTICE, models
+from ecgtwin_fast.cli import main
+from ecgtwin_fast.data.record import write_wfdb
 from ecgtwin_fast.errors import ECGTwinError, StoreError, TextEncoderError
+from ecgtwin_fast.evaluation import beats, text_scores
+from ecgtwin_fast.evaluation.auroc import auroc
+from ecgtwin_fast.evaluation.beats import FEATURES, INTERVALS
+from ecgtwin_fast.evaluation.classifier import Classifier
+from ecgtwin_fast.evaluation.ecgs import Ecgs
+from ecgtwin_fast.evaluation.encoders import BaseEncoder, Statements
+from ecgtwin_fast.evaluation.evidence import Evidence
+from ecgtwin_fast.evaluation.measured import Measured, Tools
+from ecgtwin_fast.evaluation.metrics import METRICS
+from ecgtwin_fast.evaluation.personal import Personal, adapted_scores
 from ecgtwin_fast.evaluation.report import EvaluationConfig, evaluate
-from ecgtwin_fast.evaluation.scores import COLUMNS, METRICS, Evidence, score
+from ecgtwin_fast.evaluation.scores import score
+from ecgtwin_fast.evaluation.statements import label_table
 from ecgtwin_fast.evaluation.twins import choose_cases, make_twins
 from ecgtwin_fast.generate import ECGTwin
 from ecgtwin_fast.pretrained import NETWORKS, ModelConfig, write_model
@@ -60,63 +73,166 @@ def test_cases_are_pairs_of_different_people_then_single_records():
 
 def test_twins_do_not_depend_on_the_batch(store, model):
     twin_model, cases = ECGTwin.from_pretrained(model, "cpu"), choose_cases(store, 5, seed=1)
-    whole, parts = (make_twins(twin_model, store, cases, "dpmpp", 2, 3, batch) for batch in (5, 2))
+    references, targets = (Ecgs.of_store(store, rows, "records") for rows in cases)
+    whole, parts = (
+        make_twins(twin_model, Statements(store), references, targets, "dpmpp", 2, 3, batch, "twins")[0]
+        for batch in (5, 2)
+    )
     np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
-    np.testing.assert_allclose(parts.twin_bases, whole.twin_bases, atol=1e-4)
-    expected = twin_model.base_vector(store.record(cases.reference[4]))
-    np.testing.assert_allclose(whole.reference_bases[4], expected, atol=1e-4)
     assert not np.allclose(whole.signals[0], whole.signals[1], atol=1e-2)
+    assert whole.name == "twins" and whole.person.tolist() == store.person[cases.reference].tolist()
+    assert whole.reference.tolist() == cases.reference.tolist() and whole.target.tolist() == cases.target.tolist()
+    assert whole.reports.tolist() == targets.reports.tolist()
+
+
+def test_base_vectors_are_those_of_the_model(store, model):
+    twin_model = ECGTwin.from_pretrained(model, "cpu")
+    rows = np.array([3, 8])
+    found = BaseEncoder(twin_model, Statements(store)).bases(Ecgs.of_store(store, rows, "records"))
+    for row, base in zip(rows, found, strict=True):
+        np.testing.assert_allclose(base, twin_model.base_vector(store.record(row)), atol=1e-4)
+
+
+def test_statements_that_the_store_does_not_know_are_embedded_too(store):
+    text, mask = Statements(store).embed(["sinus rhythm|a statement of its own", store.report(0)])
+    assert mask[0].tolist()[:2] == [1, 1] and np.linalg.norm(text[0, :2], axis=-1) == pytest.approx([1, 1], abs=1e-5)
+    np.testing.assert_array_equal(text[1][mask[1] > 0], store.condition(0)[0][0])
 
 
 def test_store_with_other_embeddings_is_refused(store, model):
     twin_model = ECGTwin.from_pretrained(model, "cpu")
     twin_model.config = dataclasses.replace(twin_model.config, text_encoder="nomic")
     with pytest.raises(TextEncoderError, match=r"embedded by \('hash', 32\), the model .* takes \('nomic', 32\)"):
-        make_twins(twin_model, store, choose_cases(store, 2, 0), "dpmpp", 1, 0)
+        make_twins(twin_model, Statements(store), *[Ecgs.of_store(store, np.arange(2), "records")] * 2, "dpmpp", 1, 0)
 
 
-def evidence(count: int, paired: int) -> Evidence:
-    """Twins that are their targets, and references that are nearly so."""
+def ecgs_of(name: str, person: np.ndarray, rates: np.ndarray, signals: np.ndarray, reports: np.ndarray) -> Ecgs:
+    unknown = np.full(len(person), -1)
+    age = np.full(len(person), np.nan)
+    return Ecgs(name, signals, reports, rates, age, age, person, unknown, person)
+
+
+def measured(ecgs: Ecgs, rates: np.ndarray, plain: np.ndarray, vectors: np.ndarray | None) -> Measured:
+    found = Measured(ecgs, Tools(), rates, np.repeat(plain[:, :1], len(INTERVALS), axis=1), plain)
+    found.clip = found.text = found.base = vectors
+    return found
+
+
+def perfect(count: int, vectors: bool = True) -> Evidence:
+    """Twins that are their targets but 1 bpm off, another record of each person, nearly the same; training records."""
     rng = np.random.default_rng(8)
-    features, bases = rng.normal(size=(count, 4)), rng.normal(size=(count, 16))
-    rates = rng.uniform(50, 120, count)
-    signals = np.zeros((count, 16, 12), np.float32)
+    person, rates = np.arange(count), rng.uniform(50, 120, count)
+    signals = np.zeros((count, 1024, 12), np.float32)
+    plain, features = rng.normal(size=(count, len(FEATURES))), rng.normal(size=(count, 8)) if vectors else None
+    reports = np.array(["sinus rhythm", "atrial fibrillation"] * count, dtype=object)[:count]
+    real = ecgs_of("real", person, rates, signals, reports)
+    twins = dataclasses.replace(real, name="twins", signals=signals + np.float32(0.5))
+    trained = rng.normal(size=(2 * count, len(FEATURES)))
+    trained[1::2] = trained[::2] + 0.01 * rng.normal(size=(count, len(FEATURES)))
+    twice = (np.repeat(values, 2, axis=0) for values in (person, rates, signals, reports))
+    pairs = ecgs_of("training", *twice)
+    gallery = measured(real, rates, plain + 0.01 * rng.normal(size=plain.shape), features)
     return Evidence(
-        twin_features=features, real_features=features, text_features=features, requested_rates=rates,
-        twin_rates=rates + 2, real_rates=rates + 1, twin_bases=bases, reference_bases=bases + 0.01, target_bases=bases,
-        person=np.arange(count), paired=np.arange(count) < paired, twin_signals=signals + 0.5, real_signals=signals,
+        real=measured(real, rates + 1, plain, features), generated=[measured(twins, rates + 2, plain, features)],
+        training=measured(pairs, np.repeat(rates, 2), trained, None), gallery=gallery,
+        queries=measured(real, rates, plain, features),
     )  # fmt: skip
 
 
 def test_scores_of_perfect_twins():
-    values, notes = score(evidence(60, 60), seed=0)
-    assert set(values) == set(COLUMNS) and all(set(column) == set(METRICS) for column in values.values())
-    generated, real, shuffled = values.values()
-    assert not notes
-    assert generated["fid"] == real["fid"] > 0.05 and generated["relative_fid"] == real["relative_fid"] == 1
-    assert all(generated[name] == real[name] > 0.5 for name in ("precision", "recall", "f1", "density", "coverage"))
-    assert generated["heart_rate_mean"] == pytest.approx(2) and real["heart_rate_mean"] == pytest.approx(1)
+    table = score(perfect(60))
+    assert list(table.values) == ["twins", "real", "shuffled"]
+    twins, real, shuffled = ({key: one and one.value for key, one in row.items()} for row in table.values.values())
+    assert twins["heart_rate_mean"] == pytest.approx(2) and real["heart_rate_mean"] == pytest.approx(1)
     assert shuffled["heart_rate_mean"] > 10
-    assert generated["clip_score"] == real["clip_score"] == pytest.approx(1)
-    assert abs(shuffled["clip_score"]) < 0.3
-    assert generated["top1"] == real["top1"] == 1 and generated["equal_error_rate"] == 0
-    assert shuffled["top1"] == 0 and shuffled["equal_error_rate"] > 0.3
-    assert generated["einthoven"] == pytest.approx(0.5) and real["einthoven"] == 0
+    assert twins["einthoven"] == pytest.approx(0.5) and real["einthoven"] == 0
+    for space in ("clip", "plain"):
+        assert twins[f"fid_{space}"] == pytest.approx(real[f"fid_{space}"]) and real[f"fid_{space}"] > 0.05
+        assert real[f"relative_fid_{space}"] == 1 == pytest.approx(twins[f"relative_fid_{space}"])
+        scores = [f"{name}_{space}" for name in ("precision", "recall", "f1", "density", "coverage")]
+        assert [twins[name] for name in scores] == [real[name] for name in scores]
+    assert twins["clip_score"] == real["clip_score"] == pytest.approx(1) and abs(shuffled["clip_score"]) < 0.3
+    for space in ("base", "plain"):
+        assert twins[f"top1_{space}"] == real[f"top1_{space}"] == 1 and twins[f"eer_{space}"] == 0, space
+        assert shuffled[f"top1_{space}"] == 0 and shuffled[f"eer_{space}"] > 0.3
+    assert twins["membership"] == real["membership"] and twins["distance_ratio"] == real["distance_ratio"]
+    assert twins["wasserstein_rr"] == pytest.approx(real["wasserstein_rr"])
+    assert any("0 real records outside the test fold are too few to train a classifier" in note for note in table.notes)
+
+
+def test_scores_say_what_is_left_out():
+    one = perfect(5, vectors=False)
+    table = score(dataclasses.replace(one, training=None, gallery=None, queries=None))
+    for missing in (
+        "no CLIP encoder was given", "3 records are too few for distances and manifolds", "0 people of the test fold",
+        "privacy is left out",
+    ):  # fmt: skip
+        assert any(missing in note for note in table.notes), missing
+    assert table.values["twins"]["heart_rate_median"].value == pytest.approx(2)
+    assert table.values["twins"]["fid_clip"] is None and table.values["twins"]["top1_plain"] is None
 
 
 def test_scores_say_where_rates_were_measured_by_xqrs_itself():
-    one = evidence(60, 60)
-    _, notes = score(dataclasses.replace(one, real_rates=one.requested_rates), seed=0)
-    assert notes == ["the store's heart rates are XQRS's own, so that real records have no heart-rate error"]
+    one = perfect(20)
+    one.real.rates = one.real.ecgs.heart_rate
+    note = "the store's heart rates are XQRS's own, so that real records have no heart-rate error"
+    assert note in score(one).notes and note not in score(perfect(20)).notes
 
 
-def test_scores_say_what_too_few_records_leave_out():
-    values, notes = score(evidence(5, 1), seed=0)
-    assert values["generated"]["fid"] is None and values["generated"]["top1"] is None
-    assert values["generated"]["heart_rate_median"] == pytest.approx(2)
-    assert any("5 test records are too few" in note for note in notes)
-    assert any("4 of 5 test patients have no pair of records" in note for note in notes)
-    assert any("identity needs two such patients" in note for note in notes)
+def test_conditions_are_judged_by_a_classifier_of_real_records(monkeypatch, with_threads):
+    """A finding is a wave. One generator shows it where it is asked for, the other where it is not."""
+    with_threads(1)
+    monkeypatch.setattr(text_scores, "FEWEST_RECORDS", 40)
+    monkeypatch.setattr("ecgtwin_fast.evaluation.classifier.STEPS", (12, 12))
+    rng = np.random.default_rng(0)
+    wave = np.sin(np.arange(1024) / 10)[:, None]
+
+    def records(name: str, count: int, first: int, obeys: bool = True) -> Ecgs:
+        shown = np.arange(count) % 2 == 0
+        reports = np.where(shown, "atrial flutter", "sinus rhythm").astype(object)
+        seen = shown == obeys
+        signals = (0.05 * rng.normal(size=(count, 1024, 12)) + seen[:, None, None] * wave).astype(np.float32)
+        return ecgs_of(name, first + np.arange(count), np.full(count, 70.0), signals, reports)
+
+    def none(ecgs: Ecgs) -> Measured:
+        return measured(ecgs, ecgs.heart_rate, np.full((len(ecgs), len(FEATURES)), np.nan), None)
+
+    sets = [none(records("good", 80, 0)), none(records("contrary", 80, 0, obeys=False))]
+    table = score(Evidence(none(records("real", 80, 0)), sets, lessons=records("lessons", 60, 100)))
+    found = {column: row["auroc"].value for column, row in table.values.items()}
+    assert found["good"] == found["real"] == 1 and found["contrary"] == 0 and 0.2 < found["shuffled"] < 0.8
+    assert table.values["good"]["tstr"].value > 0.95 and table.values["contrary"]["tstr"].value < 0.05
+    assert table.values["good"]["augmented"].value > 0.95 and table.values["real"]["augmented"].value > 0.95
+    row = table.findings["atrial flutter"]
+    assert row.pop("shuffled") == pytest.approx(found["shuffled"], abs=0.1)
+    assert row == {"training": 30, "good": 1.0, "contrary": 0.0, "real": 1.0}
+
+
+def test_classifier_is_adapted_to_each_patient(with_threads):
+    """A wave means flutter in person 0, as in the lessons, and no flutter in person 1: only the own twins tell."""
+    with_threads(1)
+    rng = np.random.default_rng(1)
+    wave = np.sin(np.arange(1024) / 10)[:, None]
+
+    def records(name: str, person: np.ndarray) -> Ecgs:
+        flutter = rng.random(len(person)) < 0.5
+        seen = flutter == (person % 2 == 0)
+        signals = 0.02 * rng.normal(size=(len(person), 1024, 12)) + seen[:, None, None] * wave
+        reports = np.where(flutter, "atrial flutter", "sinus rhythm").astype(object)
+        return ecgs_of(name, person, np.full(len(person), 70.0), signals.astype(np.float32), reports)
+
+    names = ["atrial flutter"]
+    lessons = records("lessons", np.zeros(64, int))
+    judge = Classifier(lessons.signals, label_table(lessons.reports, names), steps=(15, 15))
+    personal = Personal(records("twins", np.repeat(np.arange(2), 48)), records("visits", np.repeat(np.arange(2), 12)))
+    labels = label_table(personal.visits.reports, names)[:, 0]
+    own, swapped = (adapted_scores(judge, names, lessons, personal, 0, other)[:, 0] for other in (False, True))
+    before = judge.scores(personal.visits.signals)[:, 0]
+    odd = personal.visits.person % 2 == 1
+    assert auroc(labels[~odd], before[~odd]) == 1 and auroc(labels[odd], before[odd]) == 0
+    assert auroc(labels[odd], own[odd]) == auroc(labels[~odd], own[~odd]) == 1
+    assert auroc(labels[odd], swapped[odd]) == auroc(labels[~odd], swapped[~odd]) == 0
+    np.testing.assert_array_equal(judge.scores(personal.visits.signals)[:, 0], before)
 
 
 def test_report_is_written_whole(store, model, tmp_path):
@@ -126,12 +242,15 @@ def test_report_is_written_whole(store, model, tmp_path):
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
     written = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=pytest.fail)
     assert written == report
-    assert report["cases"] == {"count": 9, "paired": 9} and report["training"] == {}
-    assert report["metrics"]["generated"]["fid"] > 0
+    assert report["records"] == {"generated": 9, "real": 9} and report["training"] == {}
+    assert report["metrics"]["generated"]["fid_clip"]["value"] > 0
+    top1 = report["metrics"]["generated"]["top1_base"]
+    assert 0 <= top1["low"] <= top1["value"] <= top1["high"] <= 1
     page = (tmp_path / "report" / "report.html").read_text()
     assert NOTICE in page and page.count("data:image/png;base64,") == 1
     assert "http" not in page and "<script" not in page
-    assert all(metric.name in page for metric in METRICS.values())
+    assert all(metric.name in page for key, metric in METRICS.items() if report["metrics"]["real"][key])
+    assert "18 ± 3.1 (ECGTwin on MIMIC-IV-ECG" in page
     again = evaluate(model, clip, store, tmp_path / "again", config, "cpu")
     assert again["metrics"] == report["metrics"]
 
@@ -141,8 +260,44 @@ def test_evaluation_of_one_patient_and_of_none(model, tmp_path):
     config = EvaluationConfig(sampler="dpmpp", steps=1)
     store = write_store(tmp_path / "one", people=2, test_people=1)
     generated, _, shuffled = evaluate(model, clip, store, tmp_path, config, "cpu")["metrics"].values()
-    assert generated["heart_rate_unmeasured"] in (0, 1) and set(shuffled.values()) == {None}
+    assert generated["heart_rate_unmeasured"]["value"] in (0, 1) and set(shuffled.values()) == {None}
     with pytest.raises(StoreError, match="none: has no record in the test fold"):
         evaluate(model, clip, write_store(tmp_path / "none", people=1, test_people=0), tmp_path, config)
     with pytest.raises(ECGTwinError, match="evaluation.steps is 0"):
         EvaluationConfig(steps=0)
+
+
+def test_command_compares_a_model_with_a_folder(store, model, tmp_path, capsys, monkeypatch):
+    """Twins in files that are the store's own targets are as good as real; without neurokit2, the page says so."""
+    monkeypatch.setattr(beats, "available", lambda: False)
+    cases = choose_cases(store, 9, seed=0)
+    for reference, target in zip(*cases, strict=True):
+        write_wfdb(store.record(target), tmp_path / "copies", f"t{target}", [f"Reference: {store.name(reference)}"])
+    out = tmp_path / "out"
+    arguments = ["evaluate", "--real", str(store.path), "--out", str(out), "--device", "cpu", "--workers", "1"]
+    arguments += ["--model", f"tiny={model}", "--generated", str(tmp_path / "copies"), "--steps", "2"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert str(out / "report.html") in shown.out and NOTICE in shown.out
+    assert "neurokit2 is not installed" in shown.err and "no CLIP encoder was given" in shown.err
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["metrics"]) == ["tiny", "copies", "real", "shuffled"]
+    copies, real = report["metrics"]["copies"], report["metrics"]["real"]
+    assert copies["heart_rate_median"]["value"] == pytest.approx(real["heart_rate_median"]["value"], abs=0.5)
+    assert copies["top1_base"]["value"] == real["top1_base"]["value"] and copies["fid_plain"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "nothing to evaluate: give --generated PATH, --model MODEL, or both"),
+        (["--generated", "a/b", "c/b"], "two generators are called b"),
+        (["--generated", "real=missing"], "different names other than real, shuffled"),
+        (["--generated", "missing"], "missing: expected generated ECGs"),
+        (["--generated", "missing", "--clip", "missing"], "no trained ECG-text encoder"),
+    ],
+)
+def test_command_says_what_is_wrong(more, message, store, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--real", str(store.path), "--out", "out", "--device", "cpu", *more]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

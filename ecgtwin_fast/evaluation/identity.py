@@ -1,8 +1,9 @@
-"""Does a twin still look like its patient? Retrieval and verification by cosines of base vectors.
+"""Does a twin still look like its patient? Retrieval and verification by cosines of vectors of identity.
 
 As in face recognition (Huang et al. 2008, Labeled Faces in the Wild): find the person among many, and tell pairs of
-one person from pairs of two. The base vectors come from the Individual Base Extractor of arXiv 2508.02720, which also
-conditioned the twins: compare with what real records of the same people reach, not with an ideal of 1.
+one person from pairs of two. Base vectors come from the Individual Base Extractor of arXiv 2508.02720, which also
+conditioned the twins: compare with what real records of the same people reach, not with an ideal of 1, and with
+`PlainIdentity`, which no generator was trained with.
 """
 
 from __future__ import annotations
@@ -14,33 +15,42 @@ import numpy as np
 from ..errors import ECGTwinError
 from .clip_score import unit
 
-
-class Identity(NamedTuple):
-    """top1, top5: share of queries with a record of the same person among the 1 or 5 nearest of the gallery.
-    equal_error_rate: where as many pairs of one person are rejected as pairs of two are accepted.
-    people: in the gallery."""
-
-    top1: float
-    top5: float
-    equal_error_rate: float
-    people: int
+AMONG = 100
+"""People among whom a person is looked for."""
+_SHRINKAGE = 0.01
 
 
-def identity(
-    queries: np.ndarray, query_person: np.ndarray, gallery: np.ndarray, gallery_person: np.ndarray
-) -> Identity:
-    """Of base vectors: queries (n, d) and gallery (m, d), with the number of each one's person (n,) and (m,).
+class Similarities(NamedTuple):
+    """Cosines of q queries with the gallery's record of their own person, own (q,), and of others (q, N - 1)."""
 
-    Raises ECGTwinError unless the gallery has two people and holds every query's.
+    own: np.ndarray
+    others: np.ndarray
+
+    def top(self, k: int) -> np.ndarray:
+        """(q,) 1 where the own record is among the k nearest of N, else 0; a tie counts as further away."""
+        return ((self.others >= self.own[:, None]).sum(1) < k).astype(np.float64)
+
+
+def similarities(
+    queries: np.ndarray, person: np.ndarray, gallery: np.ndarray, gallery_person: np.ndarray, seed: int = 0
+) -> Similarities:
+    """Of vectors (q, d) and (m, d); the gallery has one record a person, of whom every query meets its own and
+    AMONG - 1 others drawn at random, or all where they are fewer.
+
+    Raises ECGTwinError unless the gallery has two people, each once, and holds every query's.
     """
-    people = len(np.unique(gallery_person))
-    if people < 2 or not np.isin(query_person, gallery_person).all():
-        raise ECGTwinError(f"{people} people in the gallery: expected at least 2, and the person of every query")
-    similarity = unit(queries) @ unit(gallery).T
-    same = np.asarray(query_person)[:, None] == np.asarray(gallery_person)
-    nearest = np.take_along_axis(same, np.argsort(-similarity, axis=1, kind="stable"), axis=1)
-    top1, top5 = (float(nearest[:, :k].any(1).mean()) for k in (1, 5))
-    return Identity(top1, top5, equal_error_rate(similarity[same], similarity[~same]), people)
+    people, place = np.unique(gallery_person, return_index=True)
+    if len(people) < 2 or len(people) < len(gallery_person) or not np.isin(person, people).all():
+        raise ECGTwinError(
+            f"{len(gallery_person)} records of {len(people)} people in the gallery: expected one of each of at least 2 "
+            "people, and the person of every query"
+        )
+    cosine = unit(queries) @ unit(gallery[place]).T
+    own = np.searchsorted(people, person)
+    rng = np.random.default_rng(seed)
+    others = rng.permuted(np.tile(np.arange(1, len(people)), (len(own), 1)), axis=1)[:, : AMONG - 1]
+    others = (own[:, None] + others) % len(people)
+    return Similarities(cosine[np.arange(len(own)), own], np.take_along_axis(cosine, others, axis=1))
 
 
 def equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
@@ -56,3 +66,29 @@ def equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
     gap_before, gap_after = accepted[after - 1] - rejected[after - 1], rejected[after] - accepted[after]
     share = gap_before / (gap_before + gap_after)
     return float(rejected[after - 1] + share * (rejected[after] - rejected[after - 1]))
+
+
+class PlainIdentity:
+    """Linear discriminants (Fisher 1936) of plain features that tell people apart, learnt from real records of others.
+
+    features: (n, d) of at least two people with two records each (person: (n,)), else ECGTwinError.
+    """
+
+    def __init__(self, features: np.ndarray, person: np.ndarray, width: int = 16):
+        from scipy.linalg import eigh
+
+        _, group, size = np.unique(person, return_inverse=True, return_counts=True)
+        if (size > 1).sum() < 2:
+            raise ECGTwinError(f"{(size > 1).sum()} people have two records, expected at least 2")
+        several = (size > 1)[group]
+        features, group = features[several], np.unique(group[several], return_inverse=True)[1]
+        means = np.stack([features[group == number].mean(0) for number in range(group.max() + 1)])
+        self._centre = means.mean(0)
+        within = np.cov(features - means[group], rowvar=False)
+        within += _SHRINKAGE * np.trace(within) / len(within) * np.eye(len(within)) + 1e-9 * np.eye(len(within))
+        _, vectors = eigh(np.cov(means, rowvar=False), within)
+        self._directions = vectors[:, ::-1][:, :width]
+
+    def vectors(self, features: np.ndarray) -> np.ndarray:
+        """Features (n, d) to (n, width)."""
+        return (features - self._centre) @ self._directions

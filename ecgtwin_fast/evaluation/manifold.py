@@ -31,7 +31,23 @@ class ManifoldScores(NamedTuple):
     coverage: float
 
 
-def manifold_scores(generated: np.ndarray, real: np.ndarray, k: int = 3) -> ManifoldScores:
+class Manifold(NamedTuple):
+    """balls: (n,) number of real ones' balls around each generated feature, over k. For each real one (m,): whether it
+    is inside some generated one's ball (`inside`), and whether its ball holds a generated one (`covered`)."""
+
+    balls: np.ndarray
+    inside: np.ndarray
+    covered: np.ndarray
+
+    def scores(self, generated: np.ndarray | slice = slice(None), real: np.ndarray | slice = slice(None)):
+        """ManifoldScores of these rows, the balls being those of all."""
+        balls = self.balls[generated]
+        precision, recall = float((balls > 0).mean()), float(self.inside[real].mean())
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return ManifoldScores(precision, recall, f1, float(balls.mean()), float(self.covered[real].mean()))
+
+
+def manifold(generated: np.ndarray, real: np.ndarray, k: int = 3) -> Manifold:
     """Of features (n, d) and (m, d). Raises ECGTwinError unless both have more than k rows."""
     if min(len(generated), len(real)) <= k:
         raise ECGTwinError(
@@ -39,19 +55,16 @@ def manifold_scores(generated: np.ndarray, real: np.ndarray, k: int = 3) -> Mani
         )
     made, true = (torch.as_tensor(np.asarray(features), dtype=torch.float64) for features in (generated, real))
     made_radius, true_radius = _radii(made, k), _radii(true, k)
-    true_balls = torch.zeros(len(made))
-    made_balls, covered = torch.zeros(len(true)), torch.zeros(len(true), dtype=torch.bool)
+    balls = torch.zeros(len(made), dtype=torch.float64)
+    inside, covered = torch.zeros(len(true), dtype=torch.bool), torch.zeros(len(true), dtype=torch.bool)
     for start in range(0, len(made), ROWS):
         block = slice(start, start + ROWS)
         distances = _distances(made[block], true)
-        inside = distances <= true_radius
-        true_balls[block] = inside.sum(1).float()
-        covered |= inside.any(0)
-        made_balls += (distances <= made_radius[block, None]).sum(0)
-    precision = float((true_balls > 0).double().mean())
-    recall = float((made_balls > 0).double().mean())
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return ManifoldScores(precision, recall, f1, float(true_balls.double().mean() / k), float(covered.double().mean()))
+        held = distances <= true_radius
+        balls[block] = held.sum(1).double() / k
+        covered |= held.any(0)
+        inside |= (distances <= made_radius[block, None]).any(0)
+    return Manifold(balls.numpy(), inside.numpy(), covered.numpy())
 
 
 def _radii(features: Tensor, k: int) -> Tensor:

@@ -3,63 +3,95 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .scores import COLUMNS, METRICS
+from .metrics import HEADLINE, METRICS, REAL, SHUFFLED
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1150px; padding: 0 1em; color: #1a1a1a }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; padding: 0 1em; color: #1a1a1a }
 .notice { background: #fff4e0; border-left: 4px solid #d08000; padding: .6em 1em }
+figure { display: inline-block; margin: 0 1.5em 1em 0; vertical-align: top; max-width: 100% }
+figcaption { font-size: 1.3em; font-weight: 600; margin: .8em 0 .4em }
 table { border-collapse: collapse; margin: 1em 0 } img { max-width: 100% }
 th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums } td.generated { font-weight: 600 }
-.meaning { color: #666 }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+td.generated { font-weight: 600 } td.number small { display: block; color: #666; font-weight: 400 }
+.meaning, .scale { color: #666 }
 """
+_MEANING = {
+    REAL: "held-out real records in a generator's place: as good as can be",
+    SHUFFLED: "the same records against another record's condition, or patient: as bad as chance",
+}
 
 
 def page(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
-    """HTML of a report (as report.json holds it) and its PNG pictures by their captions."""
+    """HTML of a report (as report.json holds it) and its PNG and SVG pictures by their captions."""
+    sections: dict[str, list[str]] = {}
+    for key, metric in METRICS.items():
+        sections.setdefault(metric.section, []).append(key)
     parts = [
         f"<p class='notice'>{escape(report['notice'])}</p>",
-        f"<p>{escape(_summary(report))}</p>",
-        *([_listed(report["notes"])] if report["notes"] else []),
-        "<h2>Metrics</h2>",
-        _metrics(report["metrics"]),
-        _listed([f"{column}: {meaning}" for column, meaning in COLUMNS.items()]),
+        f"<p>{escape(report['summary'])}</p>",
+        "<h2>In short</h2>",
+        _metrics(report["metrics"], HEADLINE),
+        "<p class='meaning'>Small numbers: 95 % intervals by the bootstrap over people. "
+        + " ".join(f"<b>{name}</b>: {meaning}." for name, meaning in _MEANING.items())
+        + " Distances and manifolds compare with the records of other people, equally many of each column.</p>",
         *(_picture(caption, content) for caption, content in pictures.items()),
-        "<h2>Training</h2>",
-        _training(report["training"]),
+        *(f"<h2>{section}</h2>{_metrics(report['metrics'], keys)}" for section, keys in sections.items()),
+        *(["<h2>AUROC of each finding asked for</h2>", _findings(report)] if report["findings"] else []),
+        *(["<h2>Notes</h2>", _listed(report["notes"])] if report["notes"] else []),
+        *(["<h2>Training</h2>", _training(report["training"])] if report["training"] else []),
         "<h2>Settings</h2>",
         _table((name, str(value)) for name, value in report["settings"].items()),
     ]
-    title = "ECGTwin: evaluation"
+    title = "Generated ECGs: evaluation"
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
         f"</head><body><h1>{title}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    cases, data = report["cases"], report["data"]
-    return (
-        f"{cases['count']} twins of as many test patients of {data['kind']} ({data['records']} records of "
-        f"{data['people']} people, {data['test_records']} of them in the test fold); {cases['paired']} twins are asked "
-        "for under the condition of another record of the same patient."
-    )
-
-
-def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in ("metric", *COLUMNS, "better", "what it says"))
-    rows = []
-    for key, metric in METRICS.items():
-        name = f"{metric.name} ({metric.unit})" if metric.unit else metric.name
-        cells = "".join(
-            f"<td class='number {column}'>{_number(metrics[column][key], metric.digits)}</td>" for column in COLUMNS
+def _metrics(values: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> str:
+    """Rows of the metrics that some column has."""
+    keys = [key for key in keys if any(column[key] for column in values.values())]
+    if not keys:
+        return "<p class='meaning'>Nothing could be computed of this: see the notes.</p>"
+    published = any(METRICS[key].published for key in keys)
+    heads = [*(["published"] if published else []), "better", "what it says"]
+    columns = "".join(f"<th class='number'>{escape(name)}</th>" for name in values)
+    rows = ["<th>metric</th>" + columns + "".join(f"<th>{head}</th>" for head in heads)]
+    for key in keys:
+        metric = METRICS[key]
+        cells = "".join(_cell(values[name][key], metric.digits, name) for name in values)
+        unit = f" ({metric.unit})" if metric.unit else ""
+        literature = f"<td class='meaning'>{escape(metric.published)}</td>" if published else ""
+        rows.append(
+            f"<td>{escape(metric.name + unit)}</td>{cells}{literature}<td>{metric.better}</td>"
+            f"<td class='meaning'>{escape(metric.meaning)}</td>"
         )
-        rows.append(f"<tr><td>{name}</td>{cells}<td>{metric.better}</td><td class='meaning'>{metric.meaning}</td></tr>")
-    return f"<table><tr>{heads}</tr>{''.join(rows)}</table>"
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _cell(estimate: Mapping[str, float] | None, digits: int, column: str) -> str:
+    kind = column if column in _MEANING else "generated"
+    if estimate is None:
+        return f"<td class='number {kind}'>–</td>"
+    value, low, high = (f"{estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
+    # Real records over themselves have no spread.
+    interval = f"<small>{low} … {high}</small>" if low != high else ""
+    return f"<td class='number {kind}'>{value}{interval}</td>"
+
+
+def _findings(report: Mapping[str, Any]) -> str:
+    columns = list(report["metrics"])
+    rows = [("finding", *columns, "training records")]
+    for name, row in report["findings"].items():
+        cells = (f"{row[column]:.3f}" if column in row else "–" for column in columns)
+        rows.append((name, *cells, str(row["training"])))
+    return _table(rows)
 
 
 def _training(stages: Mapping[str, Mapping[str, Any]]) -> str:
@@ -71,7 +103,7 @@ def _training(stages: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(rows)
 
 
-def _table(rows) -> str:
+def _table(rows: Iterable[Sequence[str]]) -> str:
     cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
@@ -81,9 +113,7 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def _picture(caption: str, content: bytes) -> str:
+    kind = "png" if content.startswith(b"\x89PNG") else "svg+xml"
     data = base64.b64encode(content).decode()
-    return f"<h2>{escape(caption)}</h2><img alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    image = f"<img alt='{escape(caption)}' src='data:image/{kind};base64,{data}'>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{image}</figure>"

@@ -1,11 +1,11 @@
-"""Pictures of the report, as PNG bytes: a gallery of references, twins and real targets, and training curves."""
+"""The gallery of the report, of references, generated ECGs and real targets, and training curves, as PNG bytes."""
 
 from __future__ import annotations
 
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,21 +23,26 @@ _REAL_INK, _TWIN_INK, _GRID = "#101010", "#12306e", "#f0c8c8"
 _LABEL = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
-def gallery(cases: Sequence[tuple[Record, Record, Record | None]]) -> bytes:
-    """Rows of a patient's reference, its twin, and the patient's own record under the twin's condition (None where that
-    is the reference); four leads over 10 s, a grid of 0.2 s and 0.5 mV."""
+class Shown(NamedTuple):
+    """A row of the gallery: the patient's reference, the ECG that `name` generated, and the patient's own record under
+    its condition; None where there is none."""
+
+    name: str
+    reference: Record | None
+    generated: Record
+    target: Record | None
+
+
+def gallery(rows: Sequence[Shown]) -> bytes:
+    """Four leads over 10 s of each record of the rows, on a grid of 0.2 s and 0.5 mV."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(18, 4.2 * len(cases)), dpi=80, facecolor="white", layout="constrained")
-    all_axes = figure.subplots(len(cases), 3, squeeze=False)
-    for axes, (reference, twin, target) in zip(all_axes, cases, strict=True):
-        _draw(axes[0], reference, "reference", _REAL_INK)
-        _draw(axes[1], twin, f"twin: {SYNTHETIC}", _TWIN_INK)
-        if target is None:
-            axes[2].axis("off")
-            axes[2].text(0.5, 0.5, "the patient has no other record", ha="center", transform=axes[2].transAxes)
-        else:
-            _draw(axes[2], target, "the patient's own record under this condition", _REAL_INK)
+    figure = Figure(figsize=(18, 4.2 * len(rows)), dpi=80, facecolor="white", layout="constrained")
+    all_axes = figure.subplots(len(rows), 3, squeeze=False)
+    for axes, row in zip(all_axes, rows, strict=True):
+        _draw(axes[0], row.reference, "reference", _REAL_INK)
+        _draw(axes[1], row.generated, f"{row.name}: {SYNTHETIC}", _TWIN_INK)
+        _draw(axes[2], row.target, "the patient's own record under this condition", _REAL_INK)
     return _png(figure)
 
 
@@ -60,7 +65,11 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
     return _png(figure)
 
 
-def _draw(axes: Axes, record: Record, heading: str, ink: str) -> None:
+def _draw(axes: Axes, record: Record | None, heading: str, ink: str) -> None:
+    if record is None:
+        axes.axis("off")
+        axes.text(0.5, 0.5, f"{heading}: none", ha="center", transform=axes.transAxes)
+        return
     seconds = np.arange(len(record.signal)) / record.sampling_rate
     for place, lead in enumerate(LEADS):
         column = record.lead(lead)

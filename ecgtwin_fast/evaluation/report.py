@@ -1,38 +1,48 @@
-"""Evaluation of a trained model on the test fold of a store: twins, all metrics, one report."""
+"""Evaluation of generators on the test fold of a store: all metrics, one page, one JSON file."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .. import NOTICE, __version__
-from ..data.leads import MODEL_LEADS
-from ..data.preprocess import SAMPLING_RATE
-from ..data.record import Record
 from ..data.store import Store
+from ..device import usable_device
 from ..errors import ECGTwinError
 from ..generate import ECGTwin
-from ..staging import staged_folder
-from .heart_rate import measured_rates
+from ..staging import check_folder, staged_folder
+from .collect import collect
+from .ecgs import Ecgs
+from .encoders import BaseEncoder, ClipEncoder, Statements
+from .evidence import Evidence, Table
+from .generated import Linkage, read_generated
+from .measured import Tools
+from .metrics import REAL, SHUFFLED
 from .page import page
-from .pictures import curves, gallery
-from .scores import Evidence, score
-from .twins import Cases, Twins, choose_cases, clip_features, make_twins
+from .personal import Personal, conditions, references
+from .pictures import Shown, curves, gallery
+from .plots import plots
+from .scores import score
+from .text_scores import FEWEST_RECORDS
+from .twins import choose_cases, make_twins
 
 FOLDER, REPORT, PAGE = "report", "report.json", "report.html"
 PICTURED = 4
-"""Cases in the gallery, at most."""
+"""Rows of the gallery, at least one of each generator."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """count: test patients, at most. sampler, steps: of the twins. batch: twins at a time. seed: of cases and noise."""
+    """count: test patients and generated ECGs of each generator, at most. sampler, steps: of twins that are made here.
+    batch: twins at a time. seed: of all that is drawn."""
 
     count: int = 1000
     sampler: str = "ddpm"
@@ -53,89 +63,163 @@ def evaluate(
     out: str | Path,
     config: EvaluationConfig | None = None,
     device: str | torch.device | None = None,
+    workers: int | None = None,
 ) -> dict:
-    """Write OUT/report/report.json and report.html, complete or not at all; returns what report.json holds.
-
-    Twins are generated for test patients, from one record under the condition of a later one, and compared with that
-    one. A patient with one record gets a twin under its own condition, and the report says how many.
+    """Evaluate the model of a run folder: OUT/report/report.json and report.html, as `benchmark` writes them.
 
     Args:
         model: a model directory (see `ECGTwin.from_pretrained`). clip: the trained ECG-text encoder of the metrics.
         store: its test fold is used. out: a run folder; training curves come from its stages, where it has them.
+    """
+    generators = {"generated": ECGTwin.from_pretrained(model, device)}
+    folder = Path(out) / FOLDER
+    return benchmark(store, folder, config, models=generators, clip=clip, device=device, workers=workers, run=out)
+
+
+def benchmark(
+    store: Store,
+    folder: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    models: Mapping[str, ECGTwin] | None = None,
+    generated: Mapping[str, str | Path] | None = None,
+    clip: nn.Module | None = None,
+    extractor: ECGTwin | None = None,
+    training: Sequence[Store] = (),
+    device: str | torch.device | None = None,
+    workers: int | None = None,
+    run: str | Path | None = None,
+) -> dict:
+    """Write report.json and report.html to a folder, complete or not at all; returns what report.json holds.
+
+    Generators are compared with records of the store's test fold, one of each patient, and with one another. What
+    cannot be computed from what is given is left out, and a note says why.
+
+    Args:
+        models: by the names of their columns. Each makes a twin of every patient, from one record under the condition
+            of a later one; of a patient with one record, under its own. generated: folders of generated ECGs
+            (`generated.read_generated`), by names. clip: ECG-text encoder. extractor: the model whose base vectors tell
+            patients apart (the first of `models` if None). training: stores outside whose test folds the generators
+            were trained; `store` if there are none. device: of the encoders and classifiers. workers: processes that
+            delineate beats, one for each CPU if None. run: a run folder whose training curves are shown.
 
     Raises:
         StoreError: the test fold is empty. TextEncoderError: store and model embed differently.
+        ECGTwinError: generated ECGs cannot be read, or there is nothing to evaluate.
     """
-    config = config or EvaluationConfig()
-    twin_model = ECGTwin.from_pretrained(model, device)
-    clip = clip.to(twin_model.device).eval()
+    config, models, generated = config or EvaluationConfig(), models or {}, generated or {}
+    names = [*models, *generated]
+    if not names or len({*names, REAL, SHUFFLED}) < len(names) + 2:
+        raise ECGTwinError(f"generators {names}: expected one or more, with different names other than real, shuffled")
+    check_folder(folder)
+    device = usable_device(device)
+    statements = Statements(store)
+    extractor = extractor or next(iter(models.values()), None)
+    tools = Tools(
+        clip and ClipEncoder(clip, statements, device), extractor and BaseEncoder(extractor, statements),
+        workers or os.cpu_count() or 1,
+    )
     cases = choose_cases(store, config.count, config.seed)
-    twins = make_twins(twin_model, store, cases, config.sampler, config.steps, config.seed, config.batch)
-    metrics, notes = score(_evidence(clip, store, cases, twins), config.seed)
-    training = _training(Path(out))
-    report = {
-        "notice": NOTICE,
-        "notes": notes,
-        "data": {
-            "kind": store.kind,
-            "records": len(store),
-            "people": len(np.unique(store.person)),
-            "test_records": len(store.rows(test=True)),
-            "digest": store.digest,
-        },
-        "cases": {"count": len(cases.reference), "paired": int(cases.paired.sum())},
-        "metrics": metrics,
-        "training": {stage: summary for stage, (summary, _) in training.items()},
+    sides = [Ecgs.of_store(store, rows, name) for rows, name in zip(cases, cases._fields, strict=True)]
+    # What cannot be read is found before the models work.
+    linkage = Linkage(store) if generated else None
+    read = [read_generated(path, name, linkage, config.count, config.seed) for name, path in generated.items()]
+    made = [
+        make_twins(
+            model, statements, *sides, config.sampler, config.steps, config.seed, config.batch, name
+        )
+        for name, model in models.items()
+    ]
+    real, ecgs = replace(sides[1], name=REAL), [ecgs for ecgs, _ in (*made, *read)]
+    evidence = collect(store, real, ecgs, training or [store], tools, config.count, config.seed, device)
+    evidence = replace(evidence, personal=_personal(models, statements, store, evidence, config))
+    table = score(evidence)
+    for _, notes in read:
+        table.notes += notes
+    curves_of = _training(Path(run)) if run else {}
+    report = _report(store, config, evidence, table) | {
+        "training": {stage: summary for stage, (summary, _) in curves_of.items()},
         "settings": {
             **asdict(config),
-            "backend": twins.backend,
-            "device": str(twin_model.device),
+            "generators": {**{name: model.name for name, model in models.items()}, **_texts(generated)},
+            "trained on": [str(one.path) for one in training or [store]],
+            "backend": ", ".join(dict.fromkeys(backend for _, backend in made)),
+            "device": str(device),
             "ecgtwin_fast": __version__,
             "torch": torch.__version__,
         },
     }
-    pictures = {"Patients, their twins, and their own records": gallery(_gallery_cases(store, cases, twins))}
-    if training:
-        pictures["Training curves"] = curves({stage: history for stage, (_, history) in training.items()})
-    with staged_folder(Path(out) / FOLDER) as scratch:
+    pictures = {"Patients, generated ECGs, and their own records": gallery(_shown(store, evidence))}
+    pictures |= plots(evidence, table)
+    if curves_of:
+        pictures["Training curves"] = curves({stage: history for stage, (_, history) in curves_of.items()})
+    with staged_folder(folder) as scratch:
         (scratch / PAGE).write_text(page(report, pictures), encoding="utf-8")
         (scratch / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
-def _evidence(clip: nn.Module, store: Store, cases: Cases, twins: Twins) -> Evidence:
-    real = store.signals(cases.target)
-    twin_features, text_features = clip_features(clip, store, cases.target, twins.signals)
-    real_features, _ = clip_features(clip, store, cases.target, real)
-    both = tqdm(np.concatenate([twins.signals, real]), desc="heart rates", unit="record", mininterval=1)
-    twin_rates, real_rates = np.split(measured_rates(both), 2)
-    return Evidence(
-        twin_features=twin_features,
-        real_features=real_features,
-        text_features=text_features,
-        requested_rates=store.heart_rate[cases.target],
-        twin_rates=twin_rates,
-        real_rates=real_rates,
-        twin_bases=twins.twin_bases,
-        reference_bases=twins.reference_bases,
-        target_bases=twins.target_bases,
-        person=store.person[cases.target],
-        paired=cases.paired,
-        twin_signals=twins.signals,
-        real_signals=real,
-    )
+def _personal(
+    models: Mapping[str, ECGTwin], statements: Statements, store: Store, evidence: Evidence, config: EvaluationConfig
+) -> dict[str, Personal]:
+    """For personalised diagnosis, where there are patients with two records, and lessons for a classifier."""
+    if evidence.queries is None or evidence.lessons is None or len(evidence.lessons) < FEWEST_RECORDS:
+        return {}
+    known, visits = references(store, evidence.gallery.ecgs, evidence.queries.ecgs)
+    asked = conditions(evidence.lessons, len(known), config.seed)
+    how = config.sampler, config.steps, config.seed, config.batch
+    return {
+        name: Personal(make_twins(model, statements, known, asked, *how, f"{name}, personal")[0], visits)
+        for name, model in models.items()
+    }
 
 
-def _gallery_cases(store: Store, cases: Cases, twins: Twins) -> list[tuple[Record, Record, Record | None]]:
-    found = []
-    for index in range(min(PICTURED, len(cases.reference))):
-        target = store.record(cases.target[index])
-        twin = Record(
-            twins.signals[index], SAMPLING_RATE, MODEL_LEADS, target.age, target.sex, target.report, target.heart_rate
-        )
-        reference = store.record(cases.reference[index])
-        found.append((reference, twin, target if cases.paired[index] else None))
-    return found
+def _report(store: Store, config: EvaluationConfig, evidence: Evidence, table: Table) -> dict[str, Any]:
+    data = {
+        "kind": store.kind,
+        "records": len(store),
+        "people": len(np.unique(store.person)),
+        "test_records": len(store.rows(test=True)),
+        "digest": store.digest,
+    }
+    sizes = {name: len(made) for name, made in evidence.columns}
+    about = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+    return {
+        "notice": NOTICE,
+        "summary": f"Records looked at: {about} (at most {config.count} of each). The real ones are of as many "
+        f"patients of the test fold of {data['kind']}: {data['records']} records of {data['people']} people, "
+        f"{data['test_records']} of them in the test fold.",
+        "notes": table.notes,
+        "data": data,
+        "records": sizes,
+        "metrics": {
+            column: {metric: estimate and estimate._asdict() for metric, estimate in values.items()}
+            for column, values in table.values.items()
+        },
+        "findings": table.findings,
+    }
+
+
+def _shown(store: Store, evidence: Evidence) -> list[Shown]:
+    """The first cases of every generator."""
+    rows = []
+    for made in evidence.generated:
+        ecgs = made.ecgs
+        for index in range(min(max(1, PICTURED // len(evidence.generated)), len(ecgs))):
+            reference, target = int(ecgs.reference[index]), int(ecgs.target[index])
+            rows.append(
+                Shown(
+                    name=ecgs.name,
+                    reference=store.record(reference) if reference >= 0 else None,
+                    generated=ecgs.record(index),
+                    target=store.record(target) if target >= 0 and target != reference else None,
+                )
+            )
+    return rows
+
+
+def _texts(paths: Mapping[str, str | Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _training(out: Path) -> dict[str, tuple[dict, list[dict[str, float]]]]:

@@ -1,22 +1,22 @@
-"""Twins of test patients: which pairs are evaluated, and the twins that the model makes of them."""
+"""Twins of test patients: which pairs are evaluated, and the twins that a model makes of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.pairs import Pairs
-from ..data.preprocess import SAMPLES
 from ..data.store import Store
 from ..engine.cpu_decoder import decode
-from ..engine.cpu_extractor import extract
 from ..engine.latents import generate_latents
-from ..errors import StoreError, TextEncoderError
+from ..errors import StoreError
 from ..generate import ECGTwin
+from .ecgs import Ecgs
+from .encoders import BaseEncoder, Statements
 
 
 class Cases(NamedTuple):
@@ -30,17 +30,6 @@ class Cases(NamedTuple):
     def paired(self) -> np.ndarray:
         """(n,) bool: two different records."""
         return self.reference != self.target
-
-
-class Twins(NamedTuple):
-    """signals (n, 1024, 12) in mV; base vectors (n, hidden) of twins, references and targets, each under its own
-    condition; the backend that sampled."""
-
-    signals: np.ndarray
-    twin_bases: np.ndarray
-    reference_bases: np.ndarray
-    target_bases: np.ndarray
-    backend: str
 
 
 def choose_cases(store: Store, count: int, seed: int) -> Cases:
@@ -60,54 +49,33 @@ def choose_cases(store: Store, count: int, seed: int) -> Cases:
 
 
 def make_twins(
-    model: ECGTwin, store: Store, cases: Cases, sampler: str, steps: int, seed: int, batch: int = 32
-) -> Twins:
-    """A twin of every case; noise keyed by (seed, number of the case).
+    model: ECGTwin,
+    statements: Statements,
+    references: Ecgs,
+    targets: Ecgs,
+    sampler: str,
+    steps: int,
+    seed: int,
+    batch: int = 32,
+    name: str = "generated",
+) -> tuple[Ecgs, str]:
+    """A twin of each of `references` (n) under the condition of each of `targets` (n), and the backend that sampled;
+    noise keyed by (seed, number of the twin).
 
     Raises TextEncoderError where the store's statements were embedded by another encoder than the model's.
     """
-    ours, theirs = (store.text_encoder, store.text_width), (model.config.text_encoder, model.config.text_width)
-    if ours != theirs:
-        raise TextEncoderError(
-            f"{store.path}: statements are embedded by {ours}, the model {model.name} takes {theirs}"
-        )
-    signals, bases, backend = [], [], ""
-    with torch.no_grad(), tqdm(total=len(cases.reference) * steps, desc="twins", unit="step", mininterval=1) as bar:
-        for start in range(0, len(cases.reference), batch):
-            part = slice(start, start + batch)
-            rows = cases.reference[part], cases.target[part]
-            known = [_bases(model, store.signals(index), _conditions(store, index, model.device)) for index in rows]
-            condition = _conditions(store, rows[1], model.device)
-            size = len(rows[0])
+    encoder = BaseEncoder(model, statements)
+    signals, backend = [], ""
+    with torch.no_grad(), tqdm(total=len(references) * steps, desc=name, unit="step", mininterval=1) as bar:
+        for start in range(0, len(references), batch):
+            part = np.arange(start, min(start + batch, len(references)))
+            size = len(part)
+            base = torch.from_numpy(encoder.bases(references[part]))
+            condition = encoder.conditions(targets[part])
             latents, backend = generate_latents(
-                model.networks["denoiser"], *condition, known[0], sampler=sampler, steps=steps, seed=seed,
+                model.networks["denoiser"], *condition, base.to(model.device), sampler=sampler, steps=steps, seed=seed,
                 first_index=start, progress=lambda done, total, size=size: bar.update(size),
             )  # fmt: skip
-            made = decode(model.networks["decoder"], latents).signals.cpu().numpy()
-            signals.append(made)
-            bases.append([values.cpu() for values in (_bases(model, made, condition), *known)])
-    twin, reference, target = (torch.cat(side).numpy() for side in zip(*bases, strict=True))
-    return Twins(np.concatenate(signals), twin, reference, target, backend)
-
-
-@torch.no_grad()
-def clip_features(
-    clip: nn.Module, store: Store, rows: np.ndarray, signals: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, width) of signals (n, 1024, 12) and of the reports of `rows`, by the ECG-text encoder."""
-    from ..training.ecg_text import mean_text
-
-    device = clip.logit_scale.device
-    texts = clip.encode_text(torch.from_numpy(mean_text(store, rows)).to(device))
-    parts = [clip.encode_signal(part.to(device)) for part in torch.from_numpy(signals).split(64)]
-    return torch.cat(parts).float().cpu().numpy(), texts.float().cpu().numpy()
-
-
-def _conditions(store: Store, rows: np.ndarray, device: torch.device) -> list[Tensor]:
-    return [torch.from_numpy(values).to(device) for values in store.condition(rows)]
-
-
-def _bases(model: ECGTwin, signals: np.ndarray, condition: list[Tensor]) -> Tensor:
-    no_noise = torch.zeros(1, model.networks["denoiser"].channels, SAMPLES // 8, device=model.device)
-    latents, _, _ = model.networks["encoder"](torch.from_numpy(signals).to(model.device), no_noise)
-    return extract(model.networks["extractor"], latents, *condition).base_vectors
+            signals.append(decode(model.networks["decoder"], latents).signals.cpu().numpy())
+    made = {"signals": np.concatenate(signals), "person": references.person, "reference": references.target}
+    return replace(targets, name=name, **made), backend
