@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from dataset_tools import Setting, StandIn, content, make, records
 
 from ecgtwin_fast.cli import main
@@ -77,6 +78,12 @@ def test_the_batch_changes_no_byte(setting, undisturbed, tmp_path, batch_size):
 def test_the_number_of_threads_changes_no_byte(setting, undisturbed, tmp_path, threads):
     make_dataset(setting.plan(), tmp_path / "out", lambda job, log: LocalEngine(job, threads))
     assert content(tmp_path / "out") == content(undisturbed)
+
+
+def test_a_run_leaves_the_number_of_threads_alone(setting, tmp_path):
+    before = torch.get_num_threads()
+    make_dataset(setting.plan(), tmp_path / "out", lambda job, log: LocalEngine(job, threads=before + 1))
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("form", ["wfdb", "webdataset"])

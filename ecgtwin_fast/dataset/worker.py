@@ -66,7 +66,8 @@ class Worker:
 
     def __init__(self, job: Job, threads: int | None = None, compute: Compute | None = None):
         self._out, self._format = job.out, open_format(job.plan.format)
-        self._threads = threads or torch.get_num_threads()
+        self._threads_before = torch.get_num_threads()
+        self._threads = threads or self._threads_before
         torch.set_num_threads(self._threads)
         self._compute = compute or ModelCompute(job.plan, job.device)
         references = open_references(job.plan)
@@ -110,10 +111,10 @@ class Worker:
         self._tasks.put(None)
         for stage in self._stages:
             stage.join()
+        torch.set_num_threads(self._threads_before)
 
     def _read(self) -> None:
-        # The rounding of a base vector may depend on the number of threads, which no record may depend on.
-        torch.set_num_threads(1)
+        torch.set_num_threads(self._threads)
         while task := self._tasks.get():
             with _guarded(task):
                 for items in self._reader.batches(task.shard, task.failed, task.retried):
