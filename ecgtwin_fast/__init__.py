@@ -11,6 +11,7 @@ NOTICE = "Generated ECGs are synthetic and not for diagnosis."
 
 # Loaded on first use, so that `import ecgtwin_fast` and `--help` do not wait for torch.
 _HOMES = {
+    "DiffuSETS": "diffusets",
     "ECGTwin": "generate",
     "Record": "data.record",
     "read_record": "data.record",
@@ -21,6 +22,7 @@ _HOMES = {
 _MODULES = ("models", "samplers", "scheduler")
 
 __all__ = [
+    "DiffuSETS",
     "ECGTwin",
     "Record",
     "__version__",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from .errors import ECGTwinError
 
 if TYPE_CHECKING:
     from .data.record import Record
+    from .generator import Condition, Generation
 
 # torch and what needs it load inside the commands, so that --help answers at once.
 
@@ -45,12 +46,16 @@ examples:
     ecgtwin-fast generate --reference patient.hea --report "left bundle branch block" \\
         --count 500 --sampler ddpm --steps 1000 --model path/to/model --out out
 
+  No patient's ECG: DiffuSETS generates ECGs of nobody in particular from the condition alone
+    ecgtwin-fast generate --model diffusets --report "left bundle branch block" \\
+        --heart-rate 72 --age 66 --sex M --out out
+
 The reference has 12 leads, or V1..V6 and two limb leads, and at least 10 s. It may be a WFDB record
 (.hea, .dat or their stem), a CSV file with a header of lead names (mV) and a column time (s), or a .npz
 file with signal, sampling_rate and leads.
 
 out/ then holds twin_000.hea and .dat and so on (WFDB), twins.png (the reference above its first twins, on
-ECG paper) and twins.json (all that was done).
+ECG paper) and twins.json (all that was done), with DiffuSETS too.
 {NOTICE}
 """
 
@@ -80,11 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser(
         "generate",
         help="twins of a reference ECG under a condition that you name",
-        description="Generate twins of a reference ECG: the same patient under another condition.",
+        description="Generate twins of a reference ECG: the same patient under another condition (ECGTwin).\n"
+        "With --model diffusets, ECGs under a condition with no reference (DiffuSETS, arXiv 2501.05932).",
         epilog=_GENERATE_EXAMPLES,
     )
     generate.set_defaults(run=_generate)
-    generate.add_argument("--reference", type=Path, required=True, metavar="PATH", help="the patient's own ECG")
+    generate.add_argument("--reference", type=Path, metavar="PATH", help="the patient's own ECG; none with DiffuSETS")
     generate.add_argument("--report", required=True, metavar="TEXT", help="what the twins show; '|' parts statements")
     condition_options(generate)
     sampling_options(generate, count=8)
@@ -133,9 +139,23 @@ class _Parser(argparse.ArgumentParser):
 
 def _generate(given: argparse.Namespace) -> None:
     from .data.record import read_record
+    from .pretrained import find_model, read_model_type
 
-    reference = read_record(given.reference)
-    _make_twins(given, reference, given.report, given.heart_rate, given.age, given.sex)
+    without_reference = read_model_type(find_model(given.model)) == "diffusets"
+    if without_reference and given.reference is not None:
+        raise ECGTwinError(
+            f"{given.model} is a DiffuSETS model, which takes no --reference: leave it out, or take an ECGTwin model"
+        )
+    if without_reference:
+        _make_ecgs(given)
+    elif given.reference is None:
+        raise ECGTwinError(
+            f"--reference is missing: {given.model} is an ECGTwin model, which makes twins of a patient's own ECG; "
+            "--model diffusets needs none"
+        )
+    else:
+        reference = read_record(given.reference)
+        _make_twins(given, reference, given.report, given.heart_rate, given.age, given.sex)
 
 
 def _demo(given: argparse.Namespace) -> None:
@@ -163,7 +183,6 @@ def _make_twins(
     from .data.preprocess import prepare
     from .generate import Condition, ECGTwin
     from .staging import check_folder
-    from .twin_folder import PICTURE, SUMMARY, write_twins
 
     # Everything that can be wrong with the input is found before the model works.
     check_folder(given.out)
@@ -171,17 +190,39 @@ def _make_twins(
     condition = Condition.from_reference(prepared, report, heart_rate, age, sex)
     model = ECGTwin.from_pretrained(given.model, given.device)
     print(f"reference  {_described(prepared)}; {reference.sampling_rate:g} Hz")
-    print(f"condition  {condition.report}, {condition.heart_rate:.0f} bpm, {condition.age:g} years, {condition.sex}")
     base_vector = model.base_vector(prepared)
+    _sample_and_write(given, prepared, condition, lambda options: model.sample(base_vector, condition, **options))
+
+
+def _make_ecgs(given: argparse.Namespace) -> None:
+    from .diffusets import DiffuSETS
+    from .generator import Condition
+    from .staging import check_folder
+
+    check_folder(given.out)
+    condition = Condition(given.report, given.heart_rate, given.age, given.sex)
+    model = DiffuSETS.from_pretrained(given.model, given.device)
+    _sample_and_write(given, None, condition, lambda options: model.sample(condition, **options))
+
+
+def _sample_and_write(
+    given: argparse.Namespace,
+    reference: Record | None,
+    condition: Condition,
+    sample: Callable[[dict], Generation],
+) -> None:
+    from .twin_folder import PICTURE, SUMMARY, write_twins
+
+    print(f"condition  {condition.report}, {condition.heart_rate:.0f} bpm, {condition.age:g} years, {condition.sex}")
     with sampling(given) as options:
-        generation = model.sample(base_vector, condition, **options)
-    summary = write_twins(given.out, prepared, generation)
+        generation = sample(options)
+    summary = write_twins(given.out, reference, generation)
     speed = f"{given.count} records in {generation.seconds:.2f} s, {summary['records_per_second']:.2f} records/s"
     print(f"model      {generation.model}, {given.sampler} with {given.steps} steps, seed {given.seed}")
     print(f"backend    {generation.backend} on {generation.device}, {given.dtype}: {speed}")
     first, last = (summary["twins"][end]["files"][0] for end in (0, -1))
     measured = summary["median_measured_heart_rate"]
-    rate = "not measurable" if measured is None else f"{measured:.0f} bpm, median over the twins"
+    rate = "not measurable" if measured is None else f"{measured:.0f} bpm, median over the records"
     print(f"heart rate {rate} (XQRS)")
     print(f"wrote      {given.out / PICTURE}, {given.out / SUMMARY}, {given.out / first} .. {last}")
     print(NOTICE)

@@ -2,117 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .data.condition import patient_vector, split_report
+from .data.condition import split_report
 from .data.leads import MODEL_LEADS
 from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from .data.record import Record
-from .data.text import TextEncoder, text_encoder
-from .device import usable_device
 from .engine.cpu_decoder import decode
 from .engine.cpu_extractor import extract
 from .engine.latents import generate_latents
-from .errors import ConditionError, ECGTwinError
-from .pretrained import ModelConfig, find_model, read_model, write_model
+from .errors import ConditionError
+from .generator import Condition, Generation, Generator, Signals
 from .samplers import Progress, alphas_cumprod
 
 if TYPE_CHECKING:
     from .editing import Attention, Editing
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a twin's ECG shall show: report (statements joined by "|"), heart_rate in bpm (20..300), age in years
-    (0..120), sex "F" or "M". Raises ConditionError for a missing value or one outside its range."""
-
-    report: str
-    heart_rate: float
-    age: float
-    sex: str
-
-    def __post_init__(self) -> None:
-        split_report(self.report)
-        self.patient_vector()
-
-    def patient_vector(self) -> np.ndarray:
-        """float32 (3,), as the networks take it."""
-        return patient_vector(self.heart_rate, self.age, self.sex)
-
-    @classmethod
-    def from_reference(
-        cls,
-        reference: Record,
-        report: str,
-        heart_rate: float | None = None,
-        age: float | None = None,
-        sex: str | None = None,
-    ) -> Condition:
-        """The reference's heart rate, age and sex stand in where None is given."""
-        given = {"heart_rate": heart_rate, "age": age, "sex": sex}
-        values = {name: getattr(reference, name) if value is None else value for name, value in given.items()}
-        missing = [name.replace("_", " ") for name, value in values.items() if value is None]
-        if missing:
-            raise ConditionError(f"{reference.name} states no {', '.join(missing)}: give them")
-        return cls(report, **values)
-
-
-class Signals(NamedTuple):
-    """Signals (B, 1024, 12), float32 on the CPU, in mV, and the backend that sampled them."""
-
-    signals: np.ndarray
-    backend: str
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One run of `ECGTwin.sample`: its records, all that repeats it, the backend that sampled it, and its time."""
-
-    records: list[Record]
-    condition: Condition
-    model: str
-    sampler: str
-    steps: int
-    seed: int
-    first_index: int
-    backend: str
-    dtype: torch.dtype
-    device: str
-    seconds: float
-
-
-class ECGTwin:
+class ECGTwin(Generator):
     """A pretrained ECGTwin (arXiv 2508.02720): autoencoder, Individual Base Extractor, denoiser and text encoder.
 
-    Generated ECGs are synthetic and not for diagnosis.
-
-    Args:
-        config: sizes and text encoder. networks: encoder, decoder, extractor and denoiser. name: what records call
-            the model. card: text of its model card. device: for all networks; None takes CUDA where torch has it,
-            else the CPU.
+    Generated ECGs are synthetic and not for diagnosis. Constructed from networks as any `Generator`.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        networks: Mapping[str, nn.Module],
-        name: str = "model",
-        card: str = "",
-        device: str | torch.device | None = None,
-    ):
-        self.config, self.name, self.card = config, name, card
-        self.device = usable_device(device)
-        self.networks = {role: network.to(self.device).eval() for role, network in networks.items()}
+    model_type = "ecgtwin"
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "bundled", device: str | torch.device | None = None) -> ECGTwin:
@@ -120,23 +41,12 @@ class ECGTwin:
 
         Raises CheckpointError or TextEncoderError naming the file and the first parameter that does not fit.
         """
-        config, networks, card = read_model(find_model(model))
-        return cls(config, networks, str(model), card, device)
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a model directory that `from_pretrained` reads. dtype: float type to store, float32 if None."""
-        states = {role: network.state_dict() for role, network in self.networks.items()}
-        write_model(folder, self.config, states, self.card, dtype)
+        return cls._load(model, device)
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """Share of signal (1000,) at each timestep."""
         return alphas_cumprod().to(self.device)
-
-    @cached_property
-    def text_encoder(self) -> TextEncoder:
-        """Made on first use: other encoders than 'hash' load weights of their own."""
-        return text_encoder(self.config.text_encoder, self.config.text_width)
 
     @torch.no_grad()
     def base_vector(self, record: Record) -> Tensor:
@@ -225,37 +135,14 @@ class ECGTwin:
             dtype: of the networks' arithmetic, float32 or the faster bfloat16; the trajectory stays float32.
             progress: called as progress(done, total) after each step of each batch.
         """
-        _at_least_one("count", count)
-        _at_least_one("batch_size", batch_size)
-        total = steps * -(-count // batch_size)
-        signals = []
-        began = time.perf_counter()
-        for batch, start in enumerate(range(0, count, batch_size)):
-            size = min(batch_size, count - start)
-            made = self.signals(
-                base_vector.expand(size, -1),
-                [condition] * size,
-                sampler=sampler,
-                steps=steps,
-                seed=seed,
-                first_index=first_index + start,
-                backend=backend,
-                dtype=dtype,
-                progress=progress and (lambda done, _, before=batch * steps: progress(before + done, total)),
-            )
-            signals.append(made.signals)
-        seconds = time.perf_counter() - began
-        records = [
-            Record(
-                signal, SAMPLING_RATE, MODEL_LEADS, condition.age, condition.sex, condition.report,
-                condition.heart_rate, f"ECGTwin {self.name} seed {seed} index {index}",
-            )
-            for index, signal in enumerate(np.concatenate(signals), start=first_index)
-        ]  # fmt: skip
-        device = str(self.device)
-        return Generation(
-            records, condition, self.name, sampler, steps, seed, first_index, made.backend, dtype, device, seconds
-        )
+
+        def make(size: int, **options) -> Signals:
+            return self.signals(base_vector.expand(size, -1), [condition] * size, **options)
+
+        return self._in_batches(
+            make, condition, count=count, sampler=sampler, steps=steps, seed=seed, first_index=first_index,
+            batch_size=batch_size, backend=backend, dtype=dtype, progress=progress,
+        )  # fmt: skip
 
     @torch.no_grad()
     def signals(
@@ -329,10 +216,6 @@ class ECGTwin:
         text, patient = self._embedded(condition.report), torch.from_numpy(condition.patient_vector())
         return text[None].to(self.device), patient[None].to(self.device)
 
-    @cached_property
-    def _embedded(self) -> Callable[[str], Tensor]:
-        return lru_cache(maxsize=4096)(self._embed)
-
     def _embed(self, report: str) -> Tensor:
         statements = split_report(report)
         limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
@@ -348,8 +231,3 @@ class ECGTwin:
         mask = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         padded = pad_sequence(texts, batch_first=True).to(self.device)
         return padded, None if mask.all() else mask, torch.from_numpy(patients).to(self.device)
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ECGTwinError(f"{name} is {value}, expected at least 1")

@@ -45,13 +45,14 @@ _LABEL = {"boxstyle": "square,pad=0.1", "facecolor": _PAPER, "edgecolor": "none"
 
 
 def plot_twins(
-    reference: Record,
+    reference: Record | None,
     twins: Sequence[Record],
     path: str | Path,
-    title: str = "ECG and its generated twins",
+    title: str = "",
     headings: Sequence[str] | None = None,
 ) -> Path:
-    """Draw the reference and below it its twins, each as 3 x 4 leads of 2.5 s and lead II over 10 s, as a PNG.
+    """Draw the reference, where there is one, and below it its twins, each as 3 x 4 leads of 2.5 s and lead II over
+    10 s, as a PNG.
 
     Signals (samples, leads) in mV at any rate; the first 10 s are drawn, leads found by name, each lead's median as
     its baseline. Several twins stand in two columns; what was asked for stands beside the reference. headings: of the
@@ -61,16 +62,19 @@ def plot_twins(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     columns = 1 if len(twins) < 2 else 2
-    cells = _cells(len(twins), columns)
+    cells = _cells(len(twins), columns, 0 if reference is None else 1)
     page = _page_size(cells, columns)
     figure = _page(page)
+    title = title or ("Generated ECGs" if reference is None else "ECG and its generated twins")
     _text(figure, page, _PAGE_MARGIN, page[1] - _PAGE_MARGIN - 2, title, size=20, weight="bold")
     own, what = (f"{headings[0]}, generated too", "edits") if headings else ("Patient's own ECG", "twins")
-    headings = headings or ["Reference", *(f"Twin {number + 1} of {len(twins)}" for number in range(len(twins)))]
-    _draw(figure, page, cells[0], reference, headings[0], _REFERENCE_INK)
+    one = "ECG" if reference is None else "Twin"
+    headings = headings or ["Reference", *(f"{one} {number + 1} of {len(twins)}" for number in range(len(twins)))]
+    if reference is not None:
+        _draw(figure, page, cells[0], reference, headings[0], _REFERENCE_INK)
     for cell, twin, heading in zip(cells[1:], twins, headings[1:], strict=True):
         _draw(figure, page, cell, twin, f"{heading}: {SYNTHETIC}", _TWIN_INK, note=SYNTHETIC)
-    if columns == 2:
+    if columns == 2 and reference is not None:
         _panel(figure, page, reference, twins, own, what)
     path = Path(path)
     FigureCanvasAgg(figure)
@@ -92,9 +96,9 @@ def condition_text(record: Record) -> str:
     return "  ·  ".join(parts) or "condition not stated"
 
 
-def _cells(twins: int, columns: int) -> list[tuple[int, int]]:
-    """(row, column) of the reference, which has the first row for itself, and of each twin."""
-    return [(0, 0), *((1 + index // columns, index % columns) for index in range(twins))]
+def _cells(twins: int, columns: int, first_row: int) -> list[tuple[int, int]]:
+    """(row, column) of the reference, which has the rows before `first_row` for itself, and of each twin."""
+    return [(0, 0), *((first_row + index // columns, index % columns) for index in range(twins))]
 
 
 def _page_size(cells: list[tuple[int, int]], columns: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ from .errors import CheckpointError, TextEncoderError
 from .staging import staged_folder
 
 FORMAT_VERSION = 1
-MODEL_TYPE = "ecgtwin"
 NETWORKS = {"encoder": "enc", "decoder": "dec", "extractor": "ibe", "denoiser": "dit"}
+"""Of ECGTwin, by role."""
 BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED_DIFFUSETS = Path(__file__).parent / "bundled_diffusets"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 
@@ -34,82 +35,133 @@ _INPUT = {"sampling_rate": SAMPLING_RATE, "samples": SAMPLES, "leads": list(MODE
 _WIDTH = 768  # of the published text embedding
 _HIDDEN = 256  # of the published base vector
 _LATENT = 4
+LATENT_LENGTH = SAMPLES // 8
+PATIENT_KEYS = ("gender", "age", "heart rate")
+"""What DiffuSETS's U-Net may be given besides the prompt."""
 
 State = Mapping[str, Tensor]
+
+
+class ModelType(NamedTuple):
+    """The class that loads it, its networks by role, and the width of its published text embedding."""
+
+    title: str
+    networks: Mapping[str, str]
+    text_width: int
+
+
+MODEL_TYPES = {
+    "ecgtwin": ModelType("ECGTwin", NETWORKS, _WIDTH),
+    "diffusets": ModelType("DiffuSETS", {"decoder": "dec", "denoiser": "unet"}, 1536),
+}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What config.json holds.
 
-    sizes: for each of encoder, decoder, extractor and denoiser, the keyword arguments of `models.create` that differ
-    from the published ones. text_encoder: a name that `data.text.text_encoder` knows. text_width: of its vectors.
+    sizes: for each role of the model type's networks, the keyword arguments of `models.create` that differ from the
+    published ones. text_encoder: a name that `data.text.text_encoder` knows. text_width: of its vectors. model_type: a
+    key of MODEL_TYPES.
     """
 
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     text_encoder: str = "hash"
     text_width: int = _WIDTH
+    model_type: str = "ecgtwin"
+
+    @property
+    def networks(self) -> Mapping[str, str]:
+        """Name of the network (`models.create`) in each role."""
+        return MODEL_TYPES[self.model_type].networks
 
     def size(self, role: str, key: str, published: int) -> int:
         return self.sizes.get(role, {}).get(key, published)
 
     def to_json(self) -> dict:
         networks = {
-            role: {"network": network, "sizes": dict(self.sizes.get(role, {}))} for role, network in NETWORKS.items()
+            role: {"network": network, "sizes": dict(self.sizes.get(role, {}))}
+            for role, network in self.networks.items()
         }
         text = {"name": self.text_encoder, "width": self.text_width}
-        return {"format_version": FORMAT_VERSION, "model_type": MODEL_TYPE, **networks, "text_encoder": text, **_INPUT}
+        about = {"format_version": FORMAT_VERSION, "model_type": self.model_type}
+        return {**about, **networks, "text_encoder": text, **_INPUT}
 
     def empty_network(self, role: str, path: Path) -> nn.Module:
         """The network of a role without storage for its weights; CheckpointError naming `path` for unknown sizes."""
         try:
             with torch.device("meta"):
-                return models.create(NETWORKS[role], **self.sizes.get(role, {}))
+                return models.create(self.networks[role], **self.sizes.get(role, {}))
         except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, ZeroDivisionError) as error:
             raise CheckpointError(f"{path}: sizes of the {role} do not make a network: {error}") from error
 
 
-def read_config(path: Path) -> ModelConfig:
+def read_config(path: Path, model_type: str = "ecgtwin") -> ModelConfig:
     """Read and check a config.json. Raises CheckpointError, or TextEncoderError for a text encoder of another width."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a model directory needs its {CONFIG_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    expected = {"format_version": FORMAT_VERSION, "model_type": MODEL_TYPE, **_INPUT}
-    for key, value in expected.items():
+    content = _read_json(path)
+    found = _model_type(content, path)
+    if found != model_type:
+        title, other = MODEL_TYPES[found].title, MODEL_TYPES[model_type].title
+        raise CheckpointError(f"{path}: model_type is {found!r}: {title} loads it, and {other} was asked to")
+    for key, value in {"format_version": FORMAT_VERSION, **_INPUT}.items():
         if _entry(content, key, path) != value:
             raise CheckpointError(f"{path}: {key} is {content[key]!r}, this release reads {value!r}")
     sizes = {}
-    for role, network in NETWORKS.items():
+    for role, network in MODEL_TYPES[model_type].networks.items():
         if _entry(content, role, path, "network") != network:
             raise CheckpointError(f"{path}: {role} is a network {content[role]['network']!r}, expected {network!r}")
         sizes[role] = _entry(content, role, path, "sizes")
         if not isinstance(sizes[role], dict):
             raise CheckpointError(f"{path}: sizes of the {role} are {sizes[role]!r}, expected an object")
     name, width = (_entry(content, "text_encoder", path, key) for key in ("name", "width"))
-    config = ModelConfig(sizes, str(name), width)
+    config = ModelConfig(sizes, str(name), width, model_type)
     check_agreement(config, path)
     return config
+
+
+def read_model_type(folder: Path) -> str:
+    """"ecgtwin" or "diffusets", as a model directory's config.json says. CheckpointError for any other."""
+    path = folder / CONFIG_FILE
+    return _model_type(_read_json(path), path)
 
 
 def check_agreement(config: ModelConfig, path: Path) -> None:
     """Raise unless the widths fit where one part hands over to the next; messages name `path`."""
     for role in ("extractor", "denoiser"):
-        width = config.size(role, "text_width", _WIDTH)
+        if role not in config.networks:
+            continue
+        width = config.size(role, "text_width", MODEL_TYPES[config.model_type].text_width)
         if width != config.text_width:
             raise TextEncoderError(
                 f"{path}: text encoder {config.text_encoder!r} gives vectors of width {config.text_width}, "
                 f"the {role} takes {width}"
             )
-    hidden, base = config.size("extractor", "hidden", _HIDDEN), config.size("denoiser", "base_width", _HIDDEN)
-    if hidden != base:
-        raise CheckpointError(f"{path}: the extractor gives base vectors of width {hidden}, the denoiser takes {base}")
+    if "extractor" in config.networks:
+        hidden, base = config.size("extractor", "hidden", _HIDDEN), config.size("denoiser", "base_width", _HIDDEN)
+        if hidden != base:
+            vectors = f"base vectors of width {hidden}"
+            raise CheckpointError(f"{path}: the extractor gives {vectors}, the denoiser takes {base}")
     keys = {"encoder": "latent", "decoder": "latent", "extractor": "channels", "denoiser": "channels"}
-    channels = {role: config.size(role, key, _LATENT) for role, key in keys.items()}
+    channels = {role: config.size(role, keys[role], _LATENT) for role in config.networks}
     if len(set(channels.values())) > 1:
         raise CheckpointError(f"{path}: channels of a latent differ between the networks: {channels}")
+    if config.networks["denoiser"] == "unet":
+        _check_unet(config.sizes.get("denoiser", {}), path)
+
+
+def _check_unet(sizes: Mapping[str, Any], path: Path) -> None:
+    """Raise unless the U-Net can take the decoder's latents and knows the numbers that it asks for."""
+    length, widths = sizes.get("length", LATENT_LENGTH), sizes.get("widths", ())
+    if length != LATENT_LENGTH:
+        raise CheckpointError(f"{path}: the denoiser takes latents of length {length}, the decoder {LATENT_LENGTH}")
+    if isinstance(widths, (list, tuple)) and LATENT_LENGTH % 2 ** len(widths):
+        raise CheckpointError(
+            f"{path}: the denoiser halves the length {len(widths)} times, a latent of {LATENT_LENGTH} allows 7"
+        )
+    keys = sizes.get("patient_keys", ())
+    unknown = [key for key in keys if key not in PATIENT_KEYS] if isinstance(keys, (list, tuple)) else [keys]
+    if unknown:
+        raise CheckpointError(f"{path}: patient_keys holds {unknown[0]!r}, known: {', '.join(PATIENT_KEYS)}")
 
 
 def check_state(network: nn.Module, state: State, path: Path) -> None:
@@ -131,15 +183,17 @@ def check_state(network: nn.Module, state: State, path: Path) -> None:
         raise CheckpointError(f"{path}: parameter {unknown} is not in the network")
 
 
-def read_model(folder: str | Path) -> tuple[ModelConfig, dict[str, nn.Module], str]:
+def read_model(
+    folder: str | Path, model_type: str = "ecgtwin"
+) -> tuple[ModelConfig, dict[str, nn.Module], str]:
     """The configuration, the networks by role (float32, on the CPU, in eval mode) and the model card of a directory.
 
     Raises CheckpointError or TextEncoderError naming the file and the first parameter that does not fit.
     """
     folder = Path(folder)
-    config = read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE, model_type)
     networks = {}
-    for role in NETWORKS:
+    for role in config.networks:
         network = config.empty_network(role, folder / CONFIG_FILE)
         path = folder / f"{role}.safetensors"
         state = _read_safetensors(path)
@@ -169,10 +223,10 @@ def write_model(
 
     folder = Path(folder)
     check_agreement(config, folder / CONFIG_FILE)
-    for role in NETWORKS:
+    for role in config.networks:
         check_state(config.empty_network(role, folder / CONFIG_FILE), states[role], folder / f"{role}.safetensors")
     with staged_folder(folder) as scratch:
-        for role in NETWORKS:
+        for role in config.networks:
             # A copy of its own for each: safetensors refuses tensors that share memory.
             state = {
                 name: value.detach().to("cpu", dtype, copy=True).contiguous() for name, value in states[role].items()
@@ -183,14 +237,16 @@ def write_model(
 
 
 def find_model(model: str | Path) -> Path:
-    """The directory of a model: 'bundled', a directory, or a Hugging Face hub id 'organisation/name' (downloaded).
+    """The directory of a model: 'bundled' and 'diffusets', the package's own, a directory, or a Hugging Face hub id
+    'organisation/name' (downloaded).
 
     Raises CheckpointError where there is none.
     """
-    if str(model) == "bundled":
-        if not (BUNDLED / CONFIG_FILE).is_file():
-            raise CheckpointError(f"{BUNDLED}: this installation carries no bundled model; name a model directory")
-        return BUNDLED
+    own = {"bundled": BUNDLED, "diffusets": BUNDLED_DIFFUSETS}.get(str(model))
+    if own is not None:
+        if not (own / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{own}: this installation carries no {model} model; name a model directory")
+        return own
     if Path(model).is_dir():
         return Path(model)
     if Path(model).exists():
@@ -222,6 +278,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors (truncated or damaged?): {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; a model directory needs its {CONFIG_FILE}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+
+
+def _model_type(content: Any, path: Path) -> str:
+    found = _entry(content, "model_type", path)
+    if str(found) not in MODEL_TYPES:
+        known = ", ".join(map(repr, MODEL_TYPES))
+        raise CheckpointError(f"{path}: model_type is {found!r}, this release reads {known}")
+    return found
 
 
 def _entry(content: Any, key: str, path: Path, inner: str | None = None) -> Any:

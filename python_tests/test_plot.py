@@ -70,6 +70,14 @@ def test_paper_is_true_to_scale(tmp_path, drawn):
     assert pixels == pytest.approx(5)
 
 
+def test_without_a_reference_there_are_generated_ecgs_alone(tmp_path, drawn):
+    plot_twins(None, twins(3), tmp_path / "t.png")
+    assert len(drawn[0].axes) == 3
+    texts = [text.get_text() for text in drawn[0].texts]
+    assert texts[0] == "Generated ECGs" and "ECG 3 of 3: synthetic, not for diagnosis" in texts
+    assert not any(word in text for text in texts for word in ("Reference", "Patient's own", "Twin"))
+
+
 def test_every_lead_is_drawn_in_its_column_and_labelled(tmp_path, drawn):
     plot_twins(sample_record(), twins(2), tmp_path / "t.png")
     for axes in drawn[0].axes:

@@ -12,8 +12,8 @@ import pytest
 import ecgtwin_fast
 
 NAMES = {
-    "ECGTwin", "Record", "__version__", "accelerate", "generate_latents", "models", "read_record", "restore",
-    "samplers", "scheduler",
+    "DiffuSETS", "ECGTwin", "Record", "__version__", "accelerate", "generate_latents", "models", "read_record",
+    "restore", "samplers", "scheduler",
 }  # fmt: skip
 PARAMETERS = {
     "ECGTwin.from_pretrained": ["model", "device"],
@@ -27,6 +27,16 @@ PARAMETERS = {
     "ECGTwin.edit": ["self", "record", "report", "options"],
     "ECGTwin.attention": ["self", "record", "base_vector", "timestep", "seed"],
     "ECGTwin.warmup": ["self", "count", "dtype"],
+    "DiffuSETS.from_pretrained": ["model", "device"],
+    "DiffuSETS.save_pretrained": ["self", "folder", "dtype"],
+    "DiffuSETS.generate": ["self", "report", "heart_rate", "age", "sex", "sampling"],
+    "DiffuSETS.sample": [
+        "self", "condition", "count", "sampler", "steps", "seed", "first_index", "batch_size", "backend", "dtype",
+        "progress",
+    ],
+    "DiffuSETS.signals": [
+        "self", "conditions", "sampler", "steps", "seed", "first_index", "backend", "dtype", "progress",
+    ],
     "Record": ["signal", "sampling_rate", "leads", "age", "sex", "report", "heart_rate", "source"],
     "read_record": ["path", "offset", "seconds", "overrides"],
     "generate_latents": [

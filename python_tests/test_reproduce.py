@@ -14,7 +14,7 @@ import pytest
 from training_store import write_store
 
 from ecgtwin_fast.cli import main
-from ecgtwin_fast.training.configs import STAGES
+from ecgtwin_fast.commands.train import STAGES
 
 EXTRACTOR_STEPS = 60
 OPTIONS = ["--preset", "smoke", "--device", "cpu", "--count", "8", "--steps", "2"]

@@ -38,7 +38,7 @@ def test_paper_preset_has_the_published_hyper_parameters():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_make_networks_and_survive_json(preset, tmp_path):
-    names = {"autoencoder": "enc", "extractor": "ibe", "denoiser": "dit", "clip": "clip"}
+    names = {"autoencoder": "enc", "extractor": "ibe", "denoiser": "dit", "clip": "clip", "diffusets": "unet"}
     for stage in STAGES:
         config = preset_config(stage, preset)
         assert config.loop.steps or config.loop.epochs

@@ -1,4 +1,4 @@
-"""The operators' forward of denoiser and extractor: the reference's values, gradients and loss curve."""
+"""The operators' forward of denoiser, extractor and U-Net: the reference's values, gradients and loss curve."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ecgtwin_fast.engine.training import not_supported_reasons, training_forward
 from ecgtwin_fast.errors import BackendError
 
 DENOISER = {"hidden": 64, "depth": 3, "heads": 2, "base_width": 32, "text_width": 48}
+UNET = {"widths": (8, 16, 24), "heads": 4, "bottleneck_hidden": 16, "text_width": 48}
 EXTRACTOR = {"hidden": 64, "layers": 2, "heads": 4, "feed_forward": 96, "text_width": 48}
 BATCH, STATEMENTS = 5, 4
-CASES = ["denoiser", "denoiser without mask", "extractor", "extractor, float mask", "extractor without condition"]
+CASES = ["denoiser", "denoiser without mask", "U-Net"]
+CASES += ["extractor", "extractor, float mask", "extractor without condition"]
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,6 +31,10 @@ def case(name: str) -> tuple[nn.Module, tuple]:
         network = models.create("dit", **DENOISER)
         mask = None if name == "denoiser without mask" else mask
         given = (draw(BATCH, 4, 128), torch.tensor([1, 997, 5, 300, 600]), text, mask, patient, draw(BATCH, 32))
+    elif name == "U-Net":
+        network = models.create("unet", **UNET)
+        numbers = dict(zip(network.patient_keys, patient[:, None].split(1, -1), strict=True))
+        given = (draw(BATCH, 4, 128), torch.tensor([1, 997, 5, 300, 600]), text[:, :1], numbers)
     else:
         network = models.create("ibe", **EXTRACTOR, float_mask="float mask" in name)
         condition = (None, None, None) if "without" in name else (text, mask, patient)
@@ -98,7 +104,8 @@ def test_fifty_steps_follow_the_reference(name, bfloat16):
 def test_other_networks_train_as_they_are():
     network = models.create("dit_attn", hidden=32, depth=1, heads=2)
     assert training_forward(network) is network
-    with pytest.raises(BackendError, match="backend 'operators' cannot train a DiTAttn: only DiT and BaseExtractor"):
+    reason = "only DiT, BaseExtractor, DiffuSETSUNet have a forward of operators"
+    with pytest.raises(BackendError, match=f"backend 'operators' cannot train a DiTAttn: {reason}"):
         training_forward(network, "operators")
     with pytest.raises(BackendError, match="unknown backend 'abacus'; known: auto, operators, compile, reference"):
         training_forward(network, "abacus")

@@ -32,7 +32,7 @@ from ecgtwin_fast.training.log import read_history
 from ecgtwin_fast.training.loop import Draw
 from ecgtwin_fast.training.run import load_trained, train_stage
 
-STAGES = ("autoencoder", "extractor", "denoiser", "clip")
+STAGES = ("autoencoder", "extractor", "denoiser", "clip", "diffusets")
 TINY = {"widths": (16, 16, 16, 16), "groups": 4}
 
 
@@ -59,7 +59,8 @@ def test_every_stage_leaves_what_its_folder_promises(run_folder):
         assert read_json(folder / "config.json")["loop"]["seed"] == 3
         assert newest_checkpoint(folder).name == "checkpoint-00000006"
         assert list(folder.glob("events.out.tfevents.*"))
-    assert (run_folder / "denoiser" / "samples" / "step_000006.png").stat().st_size > 10_000
+    for stage in ("denoiser", "diffusets"):
+        assert (run_folder / stage / "samples" / "step_000006.png").stat().st_size > 10_000
 
 
 def test_a_finished_stage_says_so_and_stays(run_folder, store, capsys):

@@ -10,7 +10,7 @@ import torch
 import ecgtwin_fast
 from ecgtwin_fast import models
 from ecgtwin_fast.data.record import Record, read_record
-from ecgtwin_fast.pretrained import NETWORKS, ModelConfig, write_model
+from ecgtwin_fast.pretrained import ModelConfig, write_model
 
 PATIENT = Path(ecgtwin_fast.__file__).parent / "data" / "patient" / "patient.hea"
 AUTOENCODER = {"widths": [16, 16, 16, 16], "groups": 4}
@@ -21,17 +21,30 @@ SIZES = {
     "denoiser": {"hidden": 32, "depth": 1, "heads": 2, "base_width": 32, "max_tokens": 4},
 }
 CONFIG = ModelConfig(SIZES)
+DIFFUSETS_SIZES = {
+    "decoder": AUTOENCODER,
+    "denoiser": {"widths": [8, 16], "heads": 2, "bottleneck_hidden": 16, "bottleneck_heads": 2, "text_width": 64},
+}
+DIFFUSETS_CONFIG = ModelConfig(DIFFUSETS_SIZES, text_width=64, model_type="diffusets")
 
 
-def states(seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
+def states(seed: int = 0, config: ModelConfig = CONFIG) -> dict[str, dict[str, torch.Tensor]]:
     """Random weights of each network."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return {role: models.create(network, **SIZES[role]).state_dict() for role, network in NETWORKS.items()}
+        return {
+            role: models.create(network, **config.sizes[role]).state_dict()
+            for role, network in config.networks.items()
+        }
 
 
 def write_tiny_model(folder: Path, dtype: torch.dtype | None = None) -> Path:
     write_model(folder, CONFIG, states(), "# tiny\n", dtype)
+    return folder
+
+
+def write_tiny_diffusets(folder: Path) -> Path:
+    write_model(folder, DIFFUSETS_CONFIG, states(config=DIFFUSETS_CONFIG), "# tiny\n")
     return folder
 
 

@@ -10,18 +10,25 @@ from .. import NOTICE
 from .arguments import integer
 
 STAGES = ("autoencoder", "extractor", "denoiser", "clip")
+"""What the paper's reproduction trains."""
+ALL_STAGES = (*STAGES, "diffusets")
 PRESETS = ("paper", "small", "smoke")
 _EPILOG = f"""\
-stages, in this order; clip needs none of the others:
+stages, in this order; clip needs none of the others, diffusets the autoencoder alone:
   autoencoder   ECGs to latents and back (VAE)
   extractor     stage 1 of the paper: what stays of a patient (Individual Base Extractor)
   denoiser      stage 2 of the paper: the diffusion transformer; writes the model directory OUT/model
   clip          the ECG-text encoder that the metrics need
+  diffusets     DiffuSETS's U-Net, which needs no reference ECG; writes the model directory OUT/diffusets-model
 
 examples:
   ecgtwin-fast prepare simulated 2000 store
   for stage in autoencoder extractor denoiser; do ecgtwin-fast train $stage store run --preset small; done
   ecgtwin-fast generate --model run/model --reference ecg.hea --report "sinus tachycardia" --out out
+
+  ecgtwin-fast train diffusets store run --preset small
+  ecgtwin-fast generate --model run/diffusets-model --report "sinus tachycardia" \\
+      --heart-rate 110 --age 60 --sex F --out out2
 
   Other values, from a file (JSON, YAML or the published YAML) and one by one:
     ecgtwin-fast train denoiser store run --config DiT_ECGTwin.yaml --set loop.ema=0.9999 --set snr_weight=min
@@ -40,11 +47,12 @@ def add_to(commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a stage on a store that `prepare` made",
-        description="Train a stage of ECGTwin on a prepared store. Hyper-parameters are the published ones by default.",
+        description="Train a stage of ECGTwin or DiffuSETS on a prepared store. Hyper-parameters are the published "
+        "ones by default.",
         epilog=_EPILOG,
     )
     parser.set_defaults(run=_train)
-    parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("stage", choices=ALL_STAGES, metavar="STAGE", help=", ".join(ALL_STAGES))
     run_options(parser)
     parser.add_argument("--config", type=Path, metavar="F", help="JSON or YAML with values to put over the preset")
     parser.add_argument(

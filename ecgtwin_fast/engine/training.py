@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from .. import extension
 from ..errors import BackendError
+from ..models.diffusets import DiffuSETSUNet
 from ..models.ecgtwin import CrossAttention, DiT
 from ..models.extractor import BaseExtractor
 from ..ops import gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
 from .choice import say_once
+from .unet_training import UNetTraining
 
 BACKENDS = ("auto", "operators", "compile", "reference")
 
@@ -26,8 +28,8 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
     """A function with the arguments and the result of the network's own forward, faster, differentiable.
 
     Args:
-        network: a `DiT`, without `need_weights` and `edit`; or a `BaseExtractor`, of which `extract_features` without
-            `reduce` is meant. Any other network has no operators.
+        network: a `DiT`, without `need_weights` and `edit`; a `BaseExtractor`, of which `extract_features` without
+            `reduce` is meant; or a `DiffuSETSUNet`. Any other network has no operators.
         backend: "operators", compiled ones, on the CPU; "reference", the network itself; "compile", that under
             torch.compile; "auto", operators where they can run, else the reference.
 
@@ -43,7 +45,8 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
         return torch.compile(reference)
     reasons = not_supported_reasons(network)
     if not reasons:
-        return _Denoiser(network) if isinstance(network, DiT) else _Extractor(network)
+        forward = next(forward for kind, forward in _FORWARDS.items() if isinstance(network, kind))
+        return forward(network)
     refusal = f"backend 'operators' cannot train a {type(network).__name__}: {'; '.join(reasons)}"
     if backend == "operators":
         raise BackendError(refusal)
@@ -54,8 +57,9 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
 
 def not_supported_reasons(network: nn.Module) -> list[str]:
     """Why the operators cannot serve this network; empty if they can."""
-    if not isinstance(network, (DiT, BaseExtractor)):
-        return ["only DiT and BaseExtractor have a forward of operators"]
+    if not isinstance(network, tuple(_FORWARDS)):
+        names = ", ".join(kind.__name__ for kind in _FORWARDS)
+        return [f"only {names} have a forward of operators"]
     if extension.MODULE is None:
         return [extension.REASON]
     devices = {weight.device.type for weight in network.parameters()} - {"cpu"}
@@ -120,6 +124,10 @@ class _Extractor:
             following = net.layers[(index + 1) % len(net.layers)].layer_norm1
             h, normed = _residual_norm(h, plus, hidden, following)
         return h.mean(dim=1)
+
+
+_FORWARDS = {DiT: _Denoiser, BaseExtractor: _Extractor, DiffuSETSUNet: UNetTraining}
+"""By network."""
 
 
 def _precision(x: Tensor) -> torch.dtype:

@@ -168,6 +168,10 @@ class AttentionPair(nn.Module):
         return self.attention_norm(self.cross_attention(h, condition)).transpose(1, 2)
 
 
+Attend = Callable[[AttentionPair, Tensor, Tensor], Tensor]
+"""`AttentionPair.attend`, or what a faster path puts in its place."""
+
+
 class Block(AttentionPair):
     """Block of a level: (B, channels_in, L) to (B, channels_out, L), plus its input from before the time.
 
@@ -186,10 +190,10 @@ class Block(AttentionPair):
         self.res_conv = nn.Identity() if same else nn.Conv1d(channels_in, channels_out, 1)
         self.down = nn.Conv1d(channels_out, channels_out, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, attend: Attend | None = None) -> Tensor:
         h = self.pre_shortcut_convs(x + self.time_emb(t))
         h = self.shortcut_convs(F.mish(self.layer_norm1(h)))
-        h = self.post_shortcut_convs(self.attend(h, condition))
+        h = self.post_shortcut_convs((attend or AttentionPair.attend)(self, h, condition))
         return F.mish(self.layer_norm2(h)) + self.res_conv(x)
 
 
@@ -204,10 +208,10 @@ class Bottleneck(AttentionPair):
         self.bottleneck_conv2 = nn.Conv1d(channels, channels, 3, padding=1)
         self.bottleneck_layer_norm2 = nn.GroupNorm(1, channels)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, attend: Attend | None = None) -> Tensor:
         h = self.bottleneck_conv1(x + self.time_emb(t))
         h = self.bottleneck_conv1_2(F.mish(self.bottleneck_layer_norm1(h)))
-        h = self.bottleneck_conv2(self.attend(h, condition))
+        h = self.bottleneck_conv2((attend or AttentionPair.attend)(self, h, condition))
         return F.mish(self.bottleneck_layer_norm2(h)) + x
 
 
@@ -221,6 +225,7 @@ class DiffuSETSUNet(UNet):
         bottleneck_hidden, bottleneck_heads: width and heads of the bottleneck's attentions.
         text_width: width of the prompt's embedding.
         patient_keys: entries of `condition` that join the prompt, in order; () for the variant without them.
+        clip_sample_range: largest value of a clean latent, at which the clipping samplers clip their prediction of it.
     """
 
     def __init__(
@@ -234,14 +239,22 @@ class DiffuSETSUNet(UNet):
         bottleneck_heads: int = 4,
         text_width: int = 1536,
         patient_keys: tuple[str, ...] = ("gender", "age", "heart rate"),
+        clip_sample_range: float = 1.0,
     ):
         condition_width = text_width + len(patient_keys)
         block = functools.partial(Block, kernel=kernel, heads=heads, condition_width=condition_width)
         bottleneck = Bottleneck(widths[-1], bottleneck_hidden, bottleneck_heads, condition_width)
         super().__init__(block, bottleneck, channels, length, widths)
-        self.patient_keys = patient_keys
+        self.patient_keys, self.clip_sample_range = patient_keys, clip_sample_range
 
-    def forward(self, x: Tensor, t: Tensor, text_embed: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text_embed: Tensor,
+        condition: dict[str, Tensor],
+        attend: Attend | None = None,
+    ) -> Tensor:
         """Predict epsilon.
 
         Args:
@@ -249,9 +262,10 @@ class DiffuSETSUNet(UNet):
             text_embed: the prompt's embedding (B, 1, text_width).
             condition: 'gender' (0 female, 1 male), 'age' (years) and 'heart rate' (bpm), not normalised, each
                 (B, 1, 1).
+            attend: in place of the attentions' own arithmetic.
 
         Returns:
             epsilon (B, channels, L).
         """
         patient = [condition[key].to(text_embed.dtype) for key in self.patient_keys]
-        return self.denoise(x, t, torch.cat([text_embed, *patient], dim=-1))
+        return self.denoise(x, t, torch.cat([text_embed, *patient], dim=-1), attend)

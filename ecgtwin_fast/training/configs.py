@@ -17,8 +17,8 @@ from typing import Any
 from .. import published
 from ..errors import ECGTwinError
 from .loop_config import LoopConfig
+from .presets import PRESETS
 
-PRESETS = ("paper", "small", "smoke")
 RUN_KEYS = ("stage", "inputs")
 """What a run's config.json holds besides the stage's configuration: digests of the store and of weights built on."""
 
@@ -71,38 +71,60 @@ class ExtractorConfig:
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
-    """The diffusion transformer, stage 2.
+class NoiseConfig:
+    """What the stages that learn to predict noise share.
 
     first_timestep, last_timestep: t is uniform between them. focus: timesteps (first, last) from which focus_share of
-    the records draw theirs instead. base_dropout: share of the base vector's dimensions that are zeroed, the same for
-    the whole batch. x0_weight: of the squared error of the clean latent that the predicted noise implies, 0.1 where
-    used. snr_weight: "none" as published, "min" for min(SNR, gamma) / SNR (Hang et al. 2023), "soft" for
-    gamma / (gamma + SNR). per_patient, both_orders: as of the extractor. real_share: of a batch's pairs, as of the
-    autoencoder. identity_start: blocks begin as the identity and the output at zero (Peebles and Xie 2023), and the
-    position-carrying bias of the input strong, which makes rhythm learnable sooner. sizes: of "dit".
+    the records draw theirs instead. x0_weight: of the squared error of the clean latent that the predicted noise
+    implies, 0.1 where used. snr_weight: "none" as published, "min" for min(SNR, gamma) / SNR (Hang et al. 2023), "soft"
+    for gamma / (gamma + SNR). real_share: of a batch, as of the autoencoder.
     """
 
-    loop: LoopConfig = LoopConfig(epochs=30, batch=512, learning_rate=1e-4, final_learning_rate=1e-5)
-    sizes: dict[str, Any] = field(default_factory=dict)
     first_timestep: int = 1
     last_timestep: int = 997
     focus: tuple[int, int] | None = None
     focus_share: float = 0.8
-    base_dropout: float = 0.15
     x0_weight: float = 0.0
     snr_weight: str = "none"
     snr_gamma: float = 5.0
-    per_patient: int | None = None
-    both_orders: bool = False
     real_share: float | None = None
-    identity_start: bool = False
 
     def __post_init__(self) -> None:
         if self.snr_weight not in ("none", "min", "soft"):
             raise ConfigError(f"snr_weight is {self.snr_weight!r}, expected 'none', 'min' or 'soft'")
         if not 0 <= self.first_timestep <= self.last_timestep < 1000:
             raise ConfigError(f"timesteps {self.first_timestep}..{self.last_timestep}: expected within 0..999")
+
+
+@dataclass(frozen=True)
+class DenoiserConfig(NoiseConfig):
+    """The diffusion transformer, stage 2.
+
+    base_dropout: share of the base vector's dimensions that are zeroed, the same for the whole batch. per_patient,
+    both_orders: as of the extractor. real_share: of a batch's pairs. identity_start: blocks begin as the identity and
+    the output at zero (Peebles and Xie 2023), and the position-carrying bias of the input strong, which makes rhythm
+    learnable sooner. sizes: of "dit".
+    """
+
+    loop: LoopConfig = LoopConfig(epochs=30, batch=512, learning_rate=1e-4, final_learning_rate=1e-5)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    base_dropout: float = 0.15
+    per_patient: int | None = None
+    both_orders: bool = False
+    identity_start: bool = False
+
+
+@dataclass(frozen=True)
+class DiffuSETSConfig(NoiseConfig):
+    """DiffuSETS's U-Net (arXiv 2501.05932), on single records. The number of epochs and the rates are ours.
+
+    standardise: train on condition tokens whose numbers have mean 0, prompt and patient weighing alike, and fold that
+    into the trained network, which then takes the published ones. sizes: of "unet".
+    """
+
+    loop: LoopConfig = LoopConfig(epochs=100, batch=512, learning_rate=1e-3, final_learning_rate=1e-5)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    standardise: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,76 +140,13 @@ class ClipConfig:
     mini_batch: int = 512
 
 
-StageConfig = AutoencoderConfig | ExtractorConfig | DenoiserConfig | ClipConfig
+StageConfig = AutoencoderConfig | ExtractorConfig | DenoiserConfig | ClipConfig | DiffuSETSConfig
 STAGES: Mapping[str, type] = MappingProxyType(
     {
         "autoencoder": AutoencoderConfig, "extractor": ExtractorConfig, "denoiser": DenoiserConfig, "clip": ClipConfig,
+        "diffusets": DiffuSETSConfig,
     }
 )  # fmt: skip
-
-_SMALL = {
-    "autoencoder": {
-        "loop": {
-            "steps": 4200, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "schedule": "cosine",
-            "warmup": 100, "weight_decay": 1e-4, "ema": 0.998, "clip": 100.0, "checkpoint_seconds": 60.0,
-        },
-        "sizes": {"widths": (32, 64, 128, 128), "groups": 8},
-        "kl_ramp_steps": 1000, "scale_range": (0.7, 1.4), "standardise": True,
-    },
-    "extractor": {
-        "loop": {
-            "steps": 400, "batch": 160, "learning_rate": 1e-3, "final_learning_rate": 1e-5, "warmup": 100,
-            "clip": 1.0, "checkpoint_seconds": 60.0,
-        },
-        "sizes": {"hidden": 128, "layers": 2, "heads": 4, "feed_forward": 512},
-        "mini_batch": 160, "both_orders": True,
-    },
-    "denoiser": {
-        "loop": {
-            "steps": 8000, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
-            "weight_decay": 1e-4, "ema": 0.999, "clip": 500.0, "checkpoint_seconds": 60.0, "sample_every": 1000,
-        },
-        "sizes": {"hidden": 128, "depth": 6, "heads": 4, "clip_sample_range": 6.0},
-        "focus": (50, 700), "snr_weight": "soft", "snr_gamma": 1.0, "both_orders": True, "identity_start": True,
-    },
-    "clip": {
-        "loop": {"steps": 3000, "batch": 64, "warmup": 100, "checkpoint_seconds": 60.0},
-        "sizes": {"stem": 16, "widths": (16, 32, 64, 128), "blocks": (1, 1, 2, 2), "text_hidden": 256},
-        "mini_batch": 64,
-    },
-}  # fmt: skip
-_SMOKE_LOOP = {"steps": 6, "batch": 8, "warmup": 2, "clip": 100.0, "bfloat16": False, "checkpoint_seconds": 0.5}
-_SMOKE = {
-    "autoencoder": {
-        "loop": {**_SMOKE_LOOP, "schedule": "cosine", "learning_rate": 1e-3, "final_learning_rate": 1e-4},
-        "sizes": {"widths": (16, 16, 16, 16), "groups": 4}, "kl_ramp_steps": 3, "standardise": True,
-    },
-    "extractor": {
-        "loop": _SMOKE_LOOP,
-        "sizes": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 32},
-        "mini_batch": 8, "both_orders": True,
-    },
-    "denoiser": {
-        "loop": {
-            **_SMOKE_LOOP, "bfloat16": True, "ema": 0.9, "sample_every": 6, "learning_rate": 1e-3,
-            "final_learning_rate": 1e-4,
-        },
-        "sizes": {"hidden": 64, "depth": 1, "heads": 2, "clip_sample_range": 6.0},
-        "both_orders": True, "identity_start": True,
-    },
-    "clip": {
-        "loop": _SMOKE_LOOP,
-        "sizes": {"stem": 16, "widths": (16, 32), "blocks": (1, 1), "text_hidden": 32, "width": 16},
-        "mini_batch": 8,
-    },
-}  # fmt: skip
-_PAPER = {
-    "autoencoder": {"loop": {"log_every": 10}},
-    "extractor": {},
-    "denoiser": {"loop": {"log_every": 10, "sample_every": 5000}},
-    "clip": {"loop": {"log_every": 10}},
-}
-_PRESETS = {"paper": _PAPER, "small": _SMALL, "smoke": _SMOKE}
 
 # Key of the published YAML's `hyper_para`, or of the extractor's own file at its top level -> our key.
 _PUBLISHED = {"epochs": "epochs", "epoch": "epochs", "batch_size": "batch", "lr": "learning_rate"}
@@ -195,8 +154,8 @@ _PUBLISHED |= {"learning_rate": "learning_rate", "weight_decay": "weight_decay",
 
 
 def preset_config(stage: str, preset: str = "paper") -> StageConfig:
-    """The configuration of a stage ("autoencoder", "extractor", "denoiser", "clip") in a preset of PRESETS."""
-    return merged(STAGES[stage](), _PRESETS[preset][stage], f"preset {preset}")
+    """The configuration of a stage, a key of STAGES, in a preset, a key of PRESETS."""
+    return merged(STAGES[stage](), PRESETS[preset][stage], f"preset {preset}")
 
 
 def stage_config(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import samplers
-from ..data.leads import MODEL_LEADS
 from ..data.pairs import Pairs
-from ..data.preprocess import SAMPLING_RATE
-from ..data.record import Record
 from ..data.store import Store
 from ..engine.training import training_forward
 from ..errors import StoreError
@@ -21,8 +18,7 @@ from ..models.vae import Decoder
 from .configs import DenoiserConfig
 from .latents import Latents
 from .loop import Draw
-
-SAMPLE_TWINS, SAMPLE_STEPS = 4, 25
+from .noise import SAMPLES, draw_latents, draw_timesteps, noise_backward, sample_records
 
 
 class DenoiserStage:
@@ -51,49 +47,22 @@ class DenoiserStage:
         self.network, self.store, self.latents, self.bases, self.config = network, store, latents, bases, config
         self._decoder, self._folder = decoder, folder
         self._forward = training_forward(network, config.loop.backend)
-        self._signal_share = samplers.alphas_cumprod()
         self._pools = training_pairs(store, config)
 
     def fetch(self, draw: Draw) -> tuple[np.ndarray, ...]:
         """This process's x0, noise (b, C, L), timesteps (b,), base vectors (b, W), text, mask and patient vectors."""
         config, batch = self.config, self.config.loop.batch
         reference, target = draw.share(self._draw_pairs(draw.rng, batch)).T
-        t = draw.rng.integers(config.first_timestep, config.last_timestep + 1, batch)
-        if config.focus is not None:
-            first, last = config.focus
-            focused = draw.rng.random(batch) < config.focus_share
-            t = np.where(focused, draw.rng.integers(first, last + 1, batch), t)
+        t = draw_timesteps(draw, config, batch)
         kept = draw.rng.random(self.bases.shape[1]) >= config.base_dropout
-        shape = (batch, *self.latents.mean.shape[1:])
-        posterior, noise = (draw.share(torch.randn(shape, generator=draw.generator)).numpy() for _ in range(2))
-        x0 = self.latents.means(target) + self.latents.deviations(target) * posterior
+        x0, noise = draw_latents(draw, self.latents, target, batch)
         base = self.bases[reference] * kept.astype(np.float32)
-        return x0, noise, draw.share(t), base, *self.store.condition(target)
+        return x0, noise, t, base, *self.store.condition(target)
 
     def step(self, draw: Draw) -> dict[str, Tensor]:
         x0, noise, t, base, text, mask, patient = map(draw.on_device, draw.batch)
-        share = self._signal_share.to(draw.device)[t]
-        signal, deviation = share.sqrt()[:, None, None], (1 - share).sqrt()[:, None, None]
-        x = signal * x0 + deviation * noise
-        predicted = self._forward(x, t, text, mask, patient, base).float()
-        error = (predicted - noise).square().sum((1, 2))
-        loss = (self._weight(share) * error).mean()
-        numbers = {"noise_error": error.detach().mean() / x0[0].numel()}
-        if self.config.x0_weight:
-            x0_error = ((x - deviation * predicted) / signal - x0).square().sum((1, 2)).mean()
-            loss = loss + self.config.x0_weight * x0_error
-            numbers["x0_error"] = x0_error.detach()
-        loss.backward()
-        return {"loss": loss.detach(), **numbers}
-
-    def _weight(self, share: Tensor) -> Tensor:
-        """Weight (b,) of the noise error at signal shares (b,)."""
-        ratio, gamma = share / (1 - share), self.config.snr_gamma
-        if self.config.snr_weight == "min":
-            return (gamma / ratio).clamp(max=1)
-        if self.config.snr_weight == "soft":
-            return gamma / (gamma + ratio)
-        return torch.ones_like(share)
+        predict = functools.partial(self._forward, text_embed=text, text_mask=mask, patient=patient, base_vector=base)
+        return noise_backward(self.config, predict, x0, noise, t)
 
     def _draw_pairs(self, rng: np.random.Generator, count: int) -> np.ndarray:
         filled = [pairs for pairs in self._pools if len(pairs)]
@@ -111,22 +80,17 @@ class DenoiserStage:
         reference, target = self._sample_pair()
         device = self.network.final_layer.weight.device
         text, mask, patient = (
-            torch.from_numpy(part).to(device).expand(SAMPLE_TWINS, *part.shape[1:])
+            torch.from_numpy(part).to(device).expand(SAMPLES, *part.shape[1:])
             for part in self.store.condition([target])
         )
-        base = torch.from_numpy(self.bases[[reference]]).to(device).expand(SAMPLE_TWINS, -1)
-        latents = samplers.sample(
-            samplers.schedule("dpmpp", SAMPLE_STEPS),
+        base = torch.from_numpy(self.bases[[reference]]).to(device).expand(SAMPLES, -1)
+        twins = sample_records(
             lambda x, t: network(x, t, text, mask, patient, base),
-            (SAMPLE_TWINS, network.channels, network.length),
-            seed=self.config.loop.seed,
-            device=device,
+            (network.channels, network.length),
+            self._decoder,
+            self.store.record(target),
+            self.config.loop.seed,
         )
-        asked = self.store.record(target)
-        twins = [
-            Record(signal, SAMPLING_RATE, MODEL_LEADS, asked.age, asked.sex, asked.report, asked.heart_rate)
-            for signal in self._decoder(latents).cpu().numpy()
-        ]
         path = self._folder / "samples" / f"step_{step:06d}.png"
         return plot_twins(self.store.record(reference), twins, path, title=f"Twins after {step} steps")
 

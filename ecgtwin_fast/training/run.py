@@ -1,8 +1,9 @@
 """A run folder: one stage after the other, each with what the stages before it trained.
 
-OUT/autoencoder, extractor, denoiser, clip: a stage's config.json, network.safetensors, newest checkpoint, history.csv,
-TensorBoard events and summary.json. OUT/latents: latents and base vectors. OUT/model: the model directory for
-`ECGTwin.from_pretrained`, written when the denoiser is trained.
+OUT/autoencoder, extractor, denoiser, clip, diffusets: a stage's config.json, network.safetensors, newest checkpoint,
+history.csv, TensorBoard events and summary.json. OUT/latents: latents and base vectors. OUT/model: the model directory
+for `ECGTwin.from_pretrained`, written when the denoiser is trained; OUT/diffusets-model: for
+`DiffuSETS.from_pretrained`, when diffusets is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from .. import NOTICE, models
 from ..data.pairs import Pairs
 from ..data.store import Store
 from ..errors import CheckpointError, ECGTwinError, StoreError
-from ..pretrained import CONFIG_FILE, ModelConfig, write_model
+from ..pretrained import CONFIG_FILE, MODEL_TYPES, ModelConfig, write_model
 from ..staging import check_folder
 from .autoencoder import Autoencoder, AutoencoderStage
 from .checkpoint import NETWORK, read_json, read_weights
@@ -33,13 +34,39 @@ from .loop import CONFIG, SUMMARY, Stage, finished, fit, started
 
 REQUIRES: Mapping[str, tuple[str, ...]] = {
     "autoencoder": (), "extractor": ("autoencoder",), "denoiser": ("autoencoder", "extractor"), "clip": (),
+    "diffusets": ("autoencoder",),
 }  # fmt: skip
 LATENTS, MODEL = "latents", "model"
-_NETWORKS = {"extractor": "ibe", "denoiser": "dit", "clip": "clip"}
+_NETWORKS = {"extractor": "ibe", "denoiser": "dit", "clip": "clip", "diffusets": "unet"}
 
-_CARD = """# ECGTwin, trained with ecgtwin_fast
 
-Individual Base Extractor, denoiser and autoencoder of ECGTwin (arXiv 2508.02720).
+class Product(NamedTuple):
+    """A model that a run folder can hold: its folder, the stage that each network comes from, what its card says."""
+
+    folder: str
+    stages: Mapping[str, str]
+    parts: str
+
+
+PRODUCTS: Mapping[str, Product] = {
+    "ecgtwin": Product(
+        MODEL,
+        {"encoder": "autoencoder", "decoder": "autoencoder", "extractor": "extractor", "denoiser": "denoiser"},
+        "Individual Base Extractor, denoiser and autoencoder of ECGTwin (arXiv 2508.02720).",
+    ),
+    "diffusets": Product(
+        "diffusets-model",
+        {"decoder": "autoencoder", "denoiser": "diffusets"},
+        "U-Net and decoder of DiffuSETS (arXiv 2501.05932): ECGs under a condition, with no reference ECG.",
+    ),
+}
+"""By model type."""
+_MADE_BY = {"denoiser": "ecgtwin", "diffusets": "diffusets"}
+"""The model type that the end of a stage completes."""
+
+_CARD = """# {title}, trained with ecgtwin_fast
+
+{parts}
 
 ## Data
 
@@ -70,7 +97,7 @@ def train_stage(
     """Train a stage of the run folder `out` to its end and return the network in eval mode; a finished one is loaded.
 
     Args:
-        stage: "autoencoder", "extractor", "denoiser" or "clip". store: a data set. config: of the stage; loop.epochs
+        stage: a key of REQUIRES. store: a data set. config: of the stage; loop.epochs
             become steps by the number of its records or pairs. device: as of `distributed.processes`.
         resume: go on with an unfinished run.
 
@@ -91,10 +118,15 @@ def train_stage(
         settings = {"stage": stage, "inputs": {"store": store.digest, **inputs}, **to_dict(config)}
         _say(here, _plan(stage, store, config, count, finished(out / stage)))
         trained = fit(prepared, config.loop, out / stage, settings, here)
-        if stage == "denoiser" and here.first and _older(out / MODEL / CONFIG_FILE, out / stage / SUMMARY):
-            write_trained_model(out, store)
+        model_type = _MADE_BY.get(stage)
+        written = ""
+        if model_type is not None:
+            model = out / PRODUCTS[model_type].folder
+            written = f"; model: {model}"
+            if here.first and _older(model / CONFIG_FILE, out / stage / SUMMARY):
+                write_trained_model(out, store, model_type=model_type)
         here.wait()
-        _say(here, f"{stage} trained: {out / stage}" + (f"; model: {out / MODEL}" if stage == "denoiser" else ""))
+        _say(here, f"{stage} trained: {out / stage}{written}")
     return trained
 
 
@@ -117,7 +149,7 @@ def completed(stage: str, config: StageConfig, store: Store, out: Path, count: i
     the stages before decide."""
     config = replace(config, loop=config.loop.with_steps(count))
     sizes: dict[str, Any] = {} if stage == "autoencoder" else {"text_width": store.text_width}
-    if stage in ("extractor", "denoiser"):
+    if stage in ("extractor", "denoiser", "diffusets"):
         sizes["channels"] = _sizes(out, "autoencoder").get("latent", 4)
     if stage == "denoiser":
         sizes["base_width"] = _sizes(out, "extractor").get("hidden", 256)
@@ -135,36 +167,43 @@ def load_trained(out: Path, stage: str) -> nn.Module:
 
 
 def write_trained_model(
-    out: Path, store: Store, folder: Path | None = None, card: str | None = None, dtype: torch.dtype | None = None
+    out: Path,
+    store: Store,
+    folder: Path | None = None,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+    model_type: str = "ecgtwin",
 ) -> Path:
-    """Write the trained networks as the model directory `folder` (OUT/model), with a model card; returns it."""
-    autoencoder = load_trained(out, "autoencoder")
-    networks = {
-        "encoder": autoencoder.encoder,
-        "decoder": autoencoder.decoder,
-        **{role: load_trained(out, role) for role in ("extractor", "denoiser")},
-    }
-    own = {role: _sizes(out, role) for role in ("autoencoder", "extractor", "denoiser")}
-    sizes = {"encoder": own["autoencoder"], "decoder": own["autoencoder"], **own}
-    del sizes["autoencoder"]
-    config = ModelConfig(sizes, store.text_encoder, store.text_width)
-    states = {role: network.state_dict() for role, network in networks.items()}
-    folder = folder or Path(out) / MODEL
-    write_model(folder, config, states, model_card(out, store) if card is None else card, dtype)
+    """Write the trained networks as a model directory with a model card; returns it.
+
+    folder: OUT/model, or OUT/diffusets-model, where None. model_type: "ecgtwin" or "diffusets".
+    """
+    product = PRODUCTS[model_type]
+    trained = {stage: load_trained(out, stage) for stage in set(product.stages.values())}
+    states = {}
+    for role, stage in product.stages.items():
+        network = getattr(trained[stage], role) if stage == "autoencoder" else trained[stage]
+        states[role] = network.state_dict()
+    sizes = {role: _sizes(out, stage) for role, stage in product.stages.items()}
+    config = ModelConfig(sizes, store.text_encoder, store.text_width, model_type)
+    folder = folder or Path(out) / product.folder
+    write_model(folder, config, states, model_card(out, store, model_type) if card is None else card, dtype)
     return folder
 
 
-def model_card(out: Path, store: Store) -> str:
+def model_card(out: Path, store: Store, model_type: str = "ecgtwin") -> str:
     """README of a trained model: data set, losses, configuration, notice."""
     import json
 
     lines, configs = [], {}
-    for stage in ("autoencoder", "extractor", "denoiser"):
+    for stage in dict.fromkeys(PRODUCTS[model_type].stages.values()):
         configs[stage] = read_json(out / stage / CONFIG)
         final = read_history(out / stage)[-1]
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in final.items() if name != "step")
         lines.append(f"- {stage}: {int(final['step'])} steps; last {numbers}\n")
     return _CARD.format(
+        title=MODEL_TYPES[model_type].title,
+        parts=PRODUCTS[model_type].parts,
         kind=store.kind,
         options=json.dumps(store.options),
         records=len(store),
@@ -195,6 +234,10 @@ def _prepared(name: str, store: Store, out: Path, config: StageConfig, here: Pro
     autoencoder = load_trained(out, "autoencoder").to(here.device)
     latents: Latents = encoded(autoencoder.encoder, store, out / LATENTS, here)
     inputs = {"autoencoder": weights_digest(autoencoder)}
+    if name == "diffusets":
+        from .diffusets import DiffuSETSStage
+
+        return DiffuSETSStage(network, store, latents, config, autoencoder.decoder, out / name), inputs
     if name == "extractor":
         from .extractor import ExtractorStage
 
