@@ -317,6 +317,15 @@ def test_a_worker_makes_two_shards_at_once_and_closes_at_a_step(setting, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.parquet")) == ["shard-00000.parquet"]
 
 
+def test_a_closed_worker_makes_nothing(setting, tmp_path):
+    """A run that is interrupted just as it hands out a shard would else wait for ever."""
+    worker = Worker(Job(setting.plan(), str(tmp_path / "out")), compute=StandIn())
+    worker.close()
+    with pytest.raises(Stopped):
+        worker.make(0)
+    worker.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -28,6 +30,7 @@ from .references import open_references
 from .shard import write_shard
 
 PLAN = "plan.yaml"
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file limit is hit"}
 
 
@@ -111,11 +114,13 @@ class _Work:
         done = manifest.done()
         progress.begin(missing_shards=self.expansion.shards - len(done))
         missing = (shard for shard in range(self.expansion.shards) if shard not in done)
-        for result in engine.run(missing, lambda shard, message: self._given_up(shard, message, facts)):
-            if result is not None:
-                manifest.append(result.entry)
-                progress.finished(result)
-            progress.show(engine.sampled(), engine.workers())
+        with _interrupts_wait() as check:
+            for result in engine.run(missing, lambda shard, message: self._given_up(shard, message, facts)):
+                if result is not None:
+                    manifest.append(result.entry)
+                    progress.finished(result)
+                progress.show(engine.sampled(), engine.workers())
+                check()
 
     def finish(self, manifest: Manifest, facts: Facts) -> None:
         """Write what is written once, when every shard is there; dataset.json last."""
@@ -142,6 +147,28 @@ def _counts(manifest: Manifest) -> tuple[int, int]:
     """Records and failures."""
     entries = manifest.entries
     return sum(entry.records for entry in entries), sum(len(entry.failed) for entry in entries)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[Callable[[], None]]:
+    """Ctrl-C is raised where the function that this gives is called: in the middle of the engine's bookkeeping it could
+    leave a lock taken, on which the workers would wait for ever."""
+    asked: list[int] = []
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        replaced = [each for each in _INTERRUPTS if signal.getsignal(each) is signal.default_int_handler]
+    for each in replaced:
+        signal.signal(each, lambda number, _: asked.append(number))
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    try:
+        yield check
+    finally:
+        for each in replaced:
+            signal.signal(each, signal.default_int_handler)
 
 
 @contextmanager

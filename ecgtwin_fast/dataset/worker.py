@@ -74,7 +74,7 @@ class Worker:
         self._expansion = Expansion(job.plan, references, open_conditions(job.plan))
         self._reader = Reader(self._expansion, references, self._compute, job.plan)
         self._making: set[_Task] = set()
-        self._stopping = threading.Event()
+        self._stopping, self._taking = threading.Event(), threading.Lock()
         self._tasks: Queue[_Task | None] = Queue()
         self._ready: Queue[_Batch | None] = Queue(_AHEAD)
         self._sampled: Queue[_Batch | None] = Queue(_AHEAD)
@@ -100,15 +100,19 @@ class Worker:
         task = _Task(shard)
         self._making.add(task)
         try:
-            self._tasks.put(task)
+            with self._taking:
+                # After the end of the queue nobody would answer.
+                self._check_stop()
+                self._tasks.put(task)
             return task.future.result()
         finally:
             self._making.discard(task)
 
     def close(self) -> None:
         """End what is in the making at the next step of its sampler. Nothing of it is left behind."""
-        self._stopping.set()
-        self._tasks.put(None)
+        with self._taking:
+            self._stopping.set()
+            self._tasks.put(None)
         for stage in self._stages:
             stage.join()
         torch.set_num_threads(self._threads_before)
