@@ -218,7 +218,8 @@ class ECGTwin(Generator):
 
     def _embed(self, report: str) -> Tensor:
         statements = split_report(report)
-        limit = self.networks["denoiser"].c_pos_embed.pos_encoding.shape[1]
+        positions = getattr(self.networks["denoiser"], "c_pos_embed", None)
+        limit = len(statements) if positions is None else positions.pos_encoding.shape[1]
         if len(statements) > limit:
             count = f"{len(statements)} statements"
             raise ConditionError(f"the report has {count}; model {self.name} takes {limit} at most")

@@ -43,15 +43,17 @@ State = Mapping[str, Tensor]
 
 
 class ModelType(NamedTuple):
-    """The class that loads it, its networks by role, and the width of its published text embedding."""
+    """The class that loads it, its networks by role, the width of its published text embedding, and networks that may
+    stand in the denoiser's place."""
 
     title: str
     networks: Mapping[str, str]
     text_width: int
+    ablations: tuple[str, ...] = ()
 
 
 MODEL_TYPES = {
-    "ecgtwin": ModelType("ECGTwin", NETWORKS, _WIDTH),
+    "ecgtwin": ModelType("ECGTwin", NETWORKS, _WIDTH, ("dit_adaln", "dit_attn")),
     "diffusets": ModelType("DiffuSETS", {"decoder": "dec", "denoiser": "unet"}, 1536),
 }
 
@@ -62,18 +64,20 @@ class ModelConfig:
 
     sizes: for each role of the model type's networks, the keyword arguments of `models.create` that differ from the
     published ones. text_encoder: a name that `data.text.text_encoder` knows. text_width: of its vectors. model_type: a
-    key of MODEL_TYPES.
+    key of MODEL_TYPES. denoiser: name of an ablation's network in the place of the model type's own.
     """
 
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     text_encoder: str = "hash"
     text_width: int = _WIDTH
     model_type: str = "ecgtwin"
+    denoiser: str | None = None
 
     @property
     def networks(self) -> Mapping[str, str]:
         """Name of the network (`models.create`) in each role."""
-        return MODEL_TYPES[self.model_type].networks
+        own = MODEL_TYPES[self.model_type].networks
+        return own if self.denoiser is None else {**own, "denoiser": self.denoiser}
 
     def size(self, role: str, key: str, published: int) -> int:
         return self.sizes.get(role, {}).get(key, published)
@@ -106,15 +110,18 @@ def read_config(path: Path, model_type: str = "ecgtwin") -> ModelConfig:
     for key, value in {"format_version": FORMAT_VERSION, **_INPUT}.items():
         if _entry(content, key, path) != value:
             raise CheckpointError(f"{path}: {key} is {content[key]!r}, this release reads {value!r}")
-    sizes = {}
+    sizes, denoiser = {}, None
     for role, network in MODEL_TYPES[model_type].networks.items():
-        if _entry(content, role, path, "network") != network:
-            raise CheckpointError(f"{path}: {role} is a network {content[role]['network']!r}, expected {network!r}")
+        name = _entry(content, role, path, "network")
+        if role == "denoiser" and name in MODEL_TYPES[model_type].ablations:
+            denoiser = name
+        elif name != network:
+            raise CheckpointError(f"{path}: {role} is a network {name!r}, expected {network!r}")
         sizes[role] = _entry(content, role, path, "sizes")
         if not isinstance(sizes[role], dict):
             raise CheckpointError(f"{path}: sizes of the {role} are {sizes[role]!r}, expected an object")
     name, width = (_entry(content, "text_encoder", path, key) for key in ("name", "width"))
-    config = ModelConfig(sizes, str(name), width, model_type)
+    config = ModelConfig(sizes, str(name), width, model_type, denoiser)
     check_agreement(config, path)
     return config
 

@@ -89,9 +89,11 @@ class DiTAdaLN(nn.Module):
         patient_width: int = 3,
         base_width: int = 256,
         time_width: int = 256,
+        clip_sample_range: float = 1.0,
     ):
         super().__init__()
-        self.channels, self.length = channels, length
+        self.channels, self.length, self.clip_sample_range = channels, length, clip_sample_range
+        self.text_width, self.base_width = text_width, base_width
         self.x_embedder = nn.Linear(channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, time_width)
         self.p_embedder = PatientEmbedder(hidden, patient_width)
@@ -168,9 +170,11 @@ class DiTAttn(nn.Module):
         patient_width: int = 3,
         base_width: int = 256,
         time_width: int = 256,
+        clip_sample_range: float = 1.0,
     ):
         super().__init__()
-        self.channels, self.length = channels, length
+        self.channels, self.length, self.clip_sample_range = channels, length, clip_sample_range
+        self.text_width, self.base_width = text_width, base_width
         self.x_embedder = nn.Linear(channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, time_width)
         self.text_projector = nn.Linear(text_width + patient_width, hidden)

@@ -59,7 +59,10 @@ class AutoencoderStage:
     def step(self, draw: Draw) -> dict[str, Tensor]:
         signal, noise = map(draw.on_device, draw.batch)
         z, mean, log_variance = self._encode(signal, noise)
-        error = (self._decode(z).float() - signal).square().sum((1, 2)).mean()
+        error = (self._decode(z).float() - signal).square().sum(1)
+        if self.config.lead_balance is not None:
+            error = error * balance(signal, self.config.lead_balance)
+        error = error.sum(1).mean()
         kl = kl_divergence(mean.float(), log_variance.float())
         loss = error + (0.1 + 0.9 * min(1.0, draw.step / self._ramp)) * kl
         loss.backward()
@@ -77,6 +80,11 @@ class AutoencoderStage:
             signal = torch.from_numpy(self.store.signals(part)).to(device)
             means.append(network.encoder(signal, torch.zeros((), device=device))[1] * LATENT_SCALE)
         standardise(network.encoder, network.decoder, torch.cat(means))
+
+
+def balance(signal: Tensor, variance: float) -> Tensor:
+    """Weights (B, leads) of the leads of a signal (B, L, leads): 1 for a flat one, 1/2 for one of that variance."""
+    return variance / (variance + signal.var(1, correction=0))
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

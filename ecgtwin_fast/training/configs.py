@@ -19,6 +19,7 @@ from ..errors import ECGTwinError
 from .loop_config import LoopConfig
 from .presets import PRESETS
 
+DENOISERS = ("dit", "dit_adaln", "dit_attn")
 RUN_KEYS = ("stage", "inputs")
 """What a run's config.json holds besides the stage's configuration: digests of the store and of weights built on."""
 
@@ -33,9 +34,11 @@ class AutoencoderConfig:
 
     sizes: arguments of `models.create` for "enc" and "dec" that differ from the published. kl_ramp_epochs: passes in
     which the KL's weight rises from 0.1 to 1; kl_ramp_steps counts steps instead. scale_range: every record is
-    multiplied by a number drawn from it. real_share: share of a batch that are real records, where the store has both
-    kinds; None draws uniformly. standardise: fold a scale and an offset into the trained networks, so that latents
-    have mean 0 and standard deviation 1.
+    multiplied by a number drawn from it. lead_balance: in mV^2; a lead's squared error is multiplied by
+    lead_balance / (lead_balance + its variance), so that leads of low voltage are learned too; None weighs all alike.
+    real_share: share of a batch that are real records, where the store has both kinds; None draws uniformly.
+    standardise: fold a scale and an offset into the trained networks, so that latents have mean 0 and standard
+    deviation 1.
     """
 
     loop: LoopConfig = LoopConfig(
@@ -45,6 +48,7 @@ class AutoencoderConfig:
     kl_ramp_epochs: float = 10.0
     kl_ramp_steps: int | None = None
     scale_range: tuple[float, float] | None = None
+    lead_balance: float | None = None
     real_share: float | None = None
     standardise: bool = False
 
@@ -103,7 +107,9 @@ class DenoiserConfig(NoiseConfig):
     base_dropout: share of the base vector's dimensions that are zeroed, the same for the whole batch. per_patient,
     both_orders: as of the extractor. real_share: of a batch's pairs. identity_start: blocks begin as the identity and
     the output at zero (Peebles and Xie 2023), and the position-carrying bias of the input strong, which makes rhythm
-    learnable sooner. sizes: of "dit".
+    learnable sooner. network: "dit", or the paper's ablations "dit_adaln" and "dit_attn". without: for ablations, what
+    the denoiser never sees: "base", the base vector, or "report"; the weights that take it are and stay zero. sizes: of
+    the network.
     """
 
     loop: LoopConfig = LoopConfig(epochs=30, batch=512, learning_rate=1e-4, final_learning_rate=1e-5)
@@ -112,6 +118,15 @@ class DenoiserConfig(NoiseConfig):
     per_patient: int | None = None
     both_orders: bool = False
     identity_start: bool = False
+    network: str = "dit"
+    without: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network not in DENOISERS:
+            raise ConfigError(f"network is {self.network!r}, expected one of {', '.join(DENOISERS)}")
+        if self.without not in (None, "base", "report"):
+            raise ConfigError(f"without is {self.without!r}, expected 'base' or 'report'")
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.pairs import Pairs
 from ..data.store import Store
 from ..engine.training import training_forward
 from ..errors import StoreError
-from ..models.ecgtwin import DiT
 from ..models.vae import Decoder
 from .configs import DenoiserConfig
+from .denoiser_start import Denoiser
 from .latents import Latents
 from .loop import Draw
 from .noise import SAMPLES, draw_latents, draw_timesteps, noise_backward, sample_records
@@ -36,7 +36,7 @@ class DenoiserStage:
 
     def __init__(
         self,
-        network: DiT,
+        network: Denoiser,
         store: Store,
         latents: Latents,
         bases: np.ndarray,
@@ -71,14 +71,14 @@ class DenoiserStage:
         real, simulated = (pairs.draw(rng, count) for pairs in self._pools)
         return np.where(rng.random((count, 1)) < self.config.real_share, real, simulated)
 
-    def sample(self, network: DiT, step: int) -> Path | None:
+    def sample(self, network: Denoiser, step: int) -> Path | None:
         """Twins of one test patient under the condition of their later record, with the weights of this step."""
         if self._decoder is None or self._folder is None:
             return None
         from ..plot import plot_twins
 
         reference, target = self._sample_pair()
-        device = self.network.final_layer.weight.device
+        device = next(network.parameters()).device
         text, mask, patient = (
             torch.from_numpy(part).to(device).expand(SAMPLES, *part.shape[1:])
             for part in self.store.condition([target])
@@ -113,17 +113,3 @@ def training_pairs(store: Store, config: DenoiserConfig) -> list[Pairs]:
     if not any(map(len, pools)):
         raise StoreError(f"{store.path}: no person has two records to make a pair of outside the test fold")
     return pools
-
-
-@torch.no_grad()
-def identity_start(denoiser: DiT) -> None:
-    """Every block starts as the identity in its modulated branches and the output at zero (Peebles and Xie, DiT)."""
-    for block in denoiser.blocks:
-        nn.init.zeros_(block.adaLN_modulation[-1].weight)
-        nn.init.zeros_(block.adaLN_modulation[-1].bias)
-        nn.init.zeros_(block.attn2.out_proj.weight)
-        nn.init.zeros_(block.attn2.out_proj.bias)
-    # Positions reach the network only as the rotation of this bias: a strong one makes rhythm learnable much sooner.
-    nn.init.normal_(denoiser.x_embedder.bias)
-    nn.init.zeros_(denoiser.final_layer.weight)
-    nn.init.zeros_(denoiser.final_layer.bias)

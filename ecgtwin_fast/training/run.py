@@ -26,7 +26,8 @@ from ..staging import check_folder
 from .autoencoder import Autoencoder, AutoencoderStage
 from .checkpoint import NETWORK, read_json, read_weights
 from .configs import StageConfig, to_dict
-from .denoiser import DenoiserStage, identity_start, training_pairs
+from .denoiser import DenoiserStage, training_pairs
+from .denoiser_start import blind, identity_start
 from .distributed import Processes, processes
 from .latents import Latents, base_vectors, encoded, weights_digest
 from .log import read_history
@@ -153,7 +154,8 @@ def completed(stage: str, config: StageConfig, store: Store, out: Path, count: i
         sizes["channels"] = _sizes(out, "autoencoder").get("latent", 4)
     if stage == "denoiser":
         sizes["base_width"] = _sizes(out, "extractor").get("hidden", 256)
-        sizes["max_tokens"] = max(25, store.tokens.shape[1])
+        if config.network == "dit":
+            sizes["max_tokens"] = max(25, store.tokens.shape[1])
     return replace(config, sizes={**sizes, **config.sizes})
 
 
@@ -161,7 +163,7 @@ def load_trained(out: Path, stage: str) -> nn.Module:
     """The network that a finished stage of a run folder trained, in eval mode on the CPU."""
     path = Path(out) / stage / NETWORK
     with torch.random.fork_rng():
-        network = _network(stage, _sizes(out, stage))
+        network = _network(stage, _sizes(out, stage), _denoiser(out, stage))
     read_weights(path, network)
     return network.eval().requires_grad_(False)
 
@@ -185,7 +187,8 @@ def write_trained_model(
         network = getattr(trained[stage], role) if stage == "autoencoder" else trained[stage]
         states[role] = network.state_dict()
     sizes = {role: _sizes(out, stage) for role, stage in product.stages.items()}
-    config = ModelConfig(sizes, store.text_encoder, store.text_width, model_type)
+    denoiser = _denoiser(out, product.stages["denoiser"])
+    config = ModelConfig(sizes, store.text_encoder, store.text_width, model_type, denoiser)
     folder = folder or Path(out) / product.folder
     write_model(folder, config, states, model_card(out, store, model_type) if card is None else card, dtype)
     return folder
@@ -220,9 +223,12 @@ def model_card(out: Path, store: Store, model_type: str = "ecgtwin") -> str:
 
 def _prepared(name: str, store: Store, out: Path, config: StageConfig, here: Processes) -> tuple[Stage, dict[str, str]]:
     """The stage with its network, and the digests of the weights that it builds on."""
-    network = _network(name, config.sizes)
-    if name == "denoiser" and config.identity_start:
-        identity_start(network)
+    network = _network(name, config.sizes, getattr(config, "network", None))
+    if name == "denoiser":
+        if config.identity_start:
+            identity_start(network)
+        if config.without is not None:
+            blind(network, config.without)
     # Where it is decides which operators its stage trains it with.
     network.to(here.device)
     if name == "autoencoder":
@@ -248,11 +254,12 @@ def _prepared(name: str, store: Store, out: Path, config: StageConfig, here: Pro
     return DenoiserStage(network, store, latents, bases, config, autoencoder.decoder, out / name), inputs
 
 
-def _network(stage: str, sizes: Mapping[str, Any]) -> nn.Module:
+def _network(stage: str, sizes: Mapping[str, Any], name: str | None = None) -> nn.Module:
+    """name: of the network, the stage's own where None."""
     try:
         if stage == "autoencoder":
             return Autoencoder(models.create("enc", **sizes), models.create("dec", **sizes))
-        return models.create(_NETWORKS[stage], **sizes)
+        return models.create(name or _NETWORKS[stage], **sizes)
     except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"sizes {dict(sizes)} do not make a network of the {stage}: {error}") from error
 
@@ -271,6 +278,12 @@ def _count(stage: str, store: Store, config: StageConfig) -> int:
 
 def _sizes(out: Path, stage: str) -> dict[str, Any]:
     return dict(read_json(Path(out) / stage / CONFIG)["sizes"])
+
+
+def _denoiser(out: Path, stage: str) -> str | None:
+    """Name of the network that a stage trained in the denoiser's place; None for the stage's own."""
+    name = read_json(Path(out) / stage / CONFIG).get("network")
+    return None if name == _NETWORKS.get(stage) else name
 
 
 def _older(file: Path, than: Path) -> bool:
