@@ -28,7 +28,7 @@ from ecgtwin_fast.evaluation.personal import Personal, adapted_scores
 from ecgtwin_fast.evaluation.report import EvaluationConfig, evaluate
 from ecgtwin_fast.evaluation.scores import score
 from ecgtwin_fast.evaluation.statements import label_table
-from ecgtwin_fast.evaluation.twins import choose_cases, make_twins
+from ecgtwin_fast.evaluation.twins import Sampling, choose_cases, make_ecgs
 from ecgtwin_fast.generate import ECGTwin
 from ecgtwin_fast.pretrained import NETWORKS, ModelConfig, write_model
 
@@ -75,7 +75,7 @@ def test_twins_do_not_depend_on_the_batch(store, model):
     twin_model, cases = ECGTwin.from_pretrained(model, "cpu"), choose_cases(store, 5, seed=1)
     references, targets = (Ecgs.of_store(store, rows, "records") for rows in cases)
     whole, parts = (
-        make_twins(twin_model, Statements(store), references, targets, "dpmpp", 2, 3, batch, "twins")[0]
+        make_ecgs(twin_model, Statements(store), references, targets, Sampling("dpmpp", 2, 3, batch), "twins")[0]
         for batch in (5, 2)
     )
     np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
@@ -103,7 +103,8 @@ def test_store_with_other_embeddings_is_refused(store, model):
     twin_model = ECGTwin.from_pretrained(model, "cpu")
     twin_model.config = dataclasses.replace(twin_model.config, text_encoder="nomic")
     with pytest.raises(TextEncoderError, match=r"embedded by \('hash', 32\), the model .* takes \('nomic', 32\)"):
-        make_twins(twin_model, Statements(store), *[Ecgs.of_store(store, np.arange(2), "records")] * 2, "dpmpp", 1, 0)
+        records = Ecgs.of_store(store, np.arange(2), "records")
+        make_ecgs(twin_model, Statements(store), records, records, Sampling("dpmpp", 1))
 
 
 def ecgs_of(name: str, person: np.ndarray, rates: np.ndarray, signals: np.ndarray, reports: np.ndarray) -> Ecgs:

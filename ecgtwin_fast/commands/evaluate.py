@@ -15,6 +15,9 @@ from .arguments import SAMPLERS, integer
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..evaluation.steps import Point
+    from ..generator import Generator
+
 _EPILOG = f"""\
 Real records are those of the store's test fold, one of each patient. The report shows, for every generator, and
 beside it for real records (the floor) and for real records wrongly assigned (the ceiling):
@@ -38,6 +41,10 @@ examples:
     ecgtwin-fast evaluate --real store --generated ECGTwin=twins DiffuSETS=others \\
         --extractor bundled --clip run/clip --out evaluation
 
+  How many steps are enough? Quality at fewer steps of two samplers beside DDPM's 1000:
+    ecgtwin-fast evaluate --real store --model bundled --out evaluation \\
+        --curve ddpm=1000,100,25 dpmpp=100,50,25,15,10,5
+
 {NOTICE}
 """
 
@@ -59,12 +66,15 @@ def add_to(commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--model", nargs="+", action="extend", default=[], metavar="[NAME=]MODEL",
-        help="bundled, a model directory or a hub id, which makes a twin of each test patient",
+        help="bundled, diffusets, a model directory or a hub id: ECGTwin makes a twin of each test patient, DiffuSETS "
+        "an ECG under the same condition",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     parser.add_argument("--clip", type=Path, metavar="DIR", help="trained ECG-text encoder: RUN/clip of a run folder")
     parser.add_argument(
-        "--extractor", metavar="MODEL", help="model whose base vectors tell patients apart (default: the first --model)"
+        "--extractor",
+        metavar="MODEL",
+        help="model whose base vectors tell patients apart (default: the first ECGTwin of --model)",
     )
     parser.add_argument(
         "--train-store", nargs="+", action="extend", default=[], type=Path, metavar="STORE",
@@ -75,6 +85,10 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=f"of twins made by --model {default}")
     parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
+    parser.add_argument(
+        "--curve", nargs="+", action="extend", default=[], type=_points, metavar="SAMPLER=STEPS,...",
+        help="samplers and numbers of steps at which each --model is looked at besides; the first is the yardstick",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=integer(1), default=32, metavar="N", help=f"twins at a time {default}")
     parser.add_argument("--seed", type=integer(0, 2**64 - 1), default=0, metavar="N", help=default)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
@@ -93,12 +107,13 @@ def _evaluate(given: argparse.Namespace) -> None:
     if not given.generated and not given.model:
         raise ECGTwinError("nothing to evaluate: give --generated PATH, --model MODEL, or both")
     folders, models = _named(given.generated), _named(given.model)
-    config = EvaluationConfig(given.count, given.sampler, given.steps, given.batch_size, given.seed)
+    points = tuple(point for part in given.curve for point in part)
+    config = EvaluationConfig(given.count, given.sampler, given.steps, given.batch_size, given.seed, points)
     report = benchmark(
         Store(given.real),
         given.out,
         config,
-        models={name: ECGTwin.from_pretrained(model, given.device) for name, model in models.items()},
+        models={name: _model(model, given.device) for name, model in models.items()},
         generated=folders,
         clip=given.clip and _clip(given.clip),
         extractor=given.extractor and ECGTwin.from_pretrained(given.extractor, given.device),
@@ -110,6 +125,26 @@ def _evaluate(given: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
     print(f"report: {given.out / PAGE}")
     print(NOTICE)
+
+
+def _points(text: str) -> list[Point]:
+    """SAMPLER=STEPS,STEPS,..."""
+    from ..evaluation.steps import Point
+
+    sampler, _, numbers = text.partition("=")
+    if sampler not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected SAMPLER=STEPS,STEPS,... with one of {known}")
+    return [Point(sampler, integer(1, 1000)(number)) for number in numbers.split(",")]
+
+
+def _model(name: str, device: str | None) -> Generator:
+    from ..diffusets import DiffuSETS
+    from ..generate import ECGTwin
+    from ..pretrained import find_model, read_model_type
+
+    kinds: dict[str, type[Generator]] = {kind.model_type: kind for kind in (ECGTwin, DiffuSETS)}
+    return kinds[read_model_type(find_model(name))].from_pretrained(name, device)
 
 
 def _named(values: Sequence[str]) -> dict[str, str]:

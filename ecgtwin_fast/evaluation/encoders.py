@@ -15,6 +15,7 @@ from ..data.text import text_encoder
 from ..engine.cpu_extractor import extract
 from ..errors import TextEncoderError
 from ..generate import ECGTwin
+from ..generator import Generator
 from .ecgs import Ecgs
 
 BATCH = 64
@@ -98,7 +99,7 @@ class BaseEncoder:
         return [_tensor(values).to(self._model.device) for values in condition]
 
 
-def check_statements(model: ECGTwin, statements: Statements) -> None:
+def check_statements(model: Generator, statements: Statements) -> None:
     """TextEncoderError unless the model takes these embeddings."""
     ours, theirs = (statements.name, statements.width), (model.config.text_encoder, model.config.text_width)
     if ours != theirs:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .metrics import HEADLINE, METRICS, REAL, SHUFFLED
+from .metrics import HEADLINE, METRICS, REAL, SHUFFLED, SPACES
+from .steps import METRICS as STEP_METRICS
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; padding: 0 1em; color: #1a1a1a }
@@ -41,6 +42,7 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         + " Distances and manifolds compare with the records of other people, equally many of each column.</p>",
         *(_picture(caption, content) for caption, content in pictures.items()),
         *(f"<h2>{section}</h2>{_metrics(report['metrics'], keys)}" for section, keys in sections.items()),
+        *(["<h2>Steps</h2>", _steps(report)] if report["steps"] else []),
         *(["<h2>AUROC of each finding asked for</h2>", _findings(report)] if report["findings"] else []),
         *(["<h2>Notes</h2>", _listed(report["notes"])] if report["notes"] else []),
         *(["<h2>Training</h2>", _training(report["training"])] if report["training"] else []),
@@ -83,6 +85,28 @@ def _cell(estimate: Mapping[str, float] | None, digits: int, column: str) -> str
     # Real records over themselves have no spread.
     interval = f"<small>{low} … {high}</small>" if low != high else ""
     return f"<td class='number {kind}'>{value}{interval}</td>"
+
+
+def _steps(report: Mapping[str, Any]) -> str:
+    """Metrics at each number of steps, and which are enough."""
+    parts = []
+    for name, rows in report["steps"].items():
+        keys = [key for key in STEP_METRICS if any(row["metrics"][key] for row in rows)]
+        spaces = [space for space in SPACES if any(row["metrics"][f"ratio_{space}"] for row in rows)]
+        heads = [METRICS[key].name + (f" ({METRICS[key].unit})" if METRICS[key].unit else "") for key in keys]
+        heads += [f"FID, {SPACES[space]}, to the first row's" for space in spaces]
+        digits = [*((key, METRICS[key].digits) for key in keys), *((f"ratio_{space}", 3) for space in spaces)]
+        lines = ["".join(f"<th>{escape(head)}</th>" for head in ("sampler", "steps", *heads))]
+        for row in rows:
+            cells = "".join(_cell(row["metrics"][key], number, name) for key, number in digits)
+            lines.append(f"<td>{row['sampler']}</td><td>{row['steps']}</td>{cells}")
+        parts.append(f"<h3>{escape(name)}</h3><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
+        for space in spaces:
+            enough = report["fewest_steps"][name][space]
+            found = ", ".join(f"{sampler} {steps}" for sampler, steps in enough.items()) or "none"
+            what = f"Fewest steps whose FID ({SPACES[space]}) is within 5 % of the first row's"
+            parts.append(f"<p class='meaning'>{what}: {found}.</p>")
+    return "".join(parts)
 
 
 def _findings(report: Mapping[str, Any]) -> str:

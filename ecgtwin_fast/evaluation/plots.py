@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POINTS = 400
 """Records of each set in a scatter plot, at most."""
 _REAL_COLOUR = "#888888"
-_COLOURS = ("#12306e", "#c05a00", "#2a7d2e", "#8a2b8f", "#b01030", "#007c89")
+COLOURS = ("#12306e", "#c05a00", "#2a7d2e", "#8a2b8f", "#b01030", "#007c89")
 _UNITS = {"axis": "°"}
 
 
@@ -49,11 +49,11 @@ def plots(evidence: Evidence, table: Table) -> dict[str, bytes]:
 def _palette(evidence: Evidence) -> dict[str, str]:
     """Colours by column, in the order of drawing: the real records lie below."""
     made = (name for name, _ in evidence.columns if name != REAL)
-    return {REAL: _REAL_COLOUR, **dict(zip(made, cycle(_COLOURS), strict=False))}
+    return {REAL: _REAL_COLOUR, **dict(zip(made, cycle(COLOURS), strict=False))}
 
 
 def _distributions(evidence: Evidence, palette: Mapping[str, str]) -> bytes:
-    figure = _figure(16, 2.8)
+    figure = figure_of(16, 2.8)
     measured = dict(evidence.columns)
     for axes, (column, interval) in zip(figure.subplots(1, len(INTERVALS)), enumerate(INTERVALS), strict=True):
         samples = {name: measured[name].intervals[:, column] for name in palette}
@@ -70,14 +70,14 @@ def _distributions(evidence: Evidence, palette: Mapping[str, str]) -> bytes:
                 shares = np.full(len(values), 1 / len(values))
                 axes.hist(values, edges, weights=shares, color=palette[name], label=name, **style)
         axes.set(title=f"{interval} ({_UNITS.get(interval, 'ms')})", yticks=[])
-    _legend(figure)
-    return _svg(figure)
+    legend(figure)
+    return svg(figure)
 
 
 def _components(spaces: Mapping[str, Mapping[str, np.ndarray]], palette: Mapping[str, str]) -> bytes:
     from sklearn.decomposition import PCA
 
-    figure = _figure(5.5 * len(spaces), 4)
+    figure = figure_of(5.5 * len(spaces), 4)
     for axes, (space, features) in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces.items(), strict=True):
         projection = PCA(2, random_state=0).fit(features[REAL])
         for name, colour in palette.items():
@@ -88,20 +88,20 @@ def _components(spaces: Mapping[str, Mapping[str, np.ndarray]], palette: Mapping
             title=f"{SPACES[space]} features, axes of the real records", xlabel=f"{first:.0f} % of variance",
             ylabel=f"{second:.0f} %",
         )  # fmt: skip
-    _legend(figure)
-    return _svg(figure)
+    legend(figure)
+    return svg(figure)
 
 
 def _precision_recall(table: Table, palette: Mapping[str, str]) -> bytes:
     found = {space: label for space, label in SPACES.items() if table.values[REAL][f"precision_{space}"]}
-    figure = _figure(5 * len(found), 4)
+    figure = figure_of(5 * len(found), 4)
     for axes, (space, label) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         for name, colour in palette.items():
             _cross(axes, table.values[name], space, colour, name)
         axes.set(title=f"{label} features", xlabel="recall", ylabel="precision", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.grid(color="#dddddd", lw=0.5)
-    _legend(figure)
-    return _svg(figure)
+    legend(figure)
+    return svg(figure)
 
 
 def _cross(axes: Axes, values: Mapping, space: str, colour: str, name: str) -> None:
@@ -113,18 +113,18 @@ def _cross(axes: Axes, values: Mapping, space: str, colour: str, name: str) -> N
         )
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="white", layout="constrained")
 
 
-def _legend(figure: Figure) -> None:
+def legend(figure: Figure) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

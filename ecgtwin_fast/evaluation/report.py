@@ -18,21 +18,25 @@ from ..data.store import Store
 from ..device import usable_device
 from ..errors import ECGTwinError
 from ..generate import ECGTwin
+from ..generator import Generator
 from ..staging import check_folder, staged_folder
+from .bootstrap import Estimate
 from .collect import collect
 from .ecgs import Ecgs
 from .encoders import BaseEncoder, ClipEncoder, Statements
 from .evidence import Evidence, Table
 from .generated import Linkage, read_generated
 from .measured import Tools
-from .metrics import REAL, SHUFFLED
+from .metrics import REAL, SHUFFLED, SPACES
 from .page import page
 from .personal import Personal, conditions, references
 from .pictures import Shown, curves, gallery
 from .plots import plots
 from .scores import score
+from .steps import Point, fewest_steps, step_curve
+from .steps_plot import steps_plot
 from .text_scores import FEWEST_RECORDS
-from .twins import choose_cases, make_twins
+from .twins import Sampling, choose_cases, make_ecgs
 
 FOLDER, REPORT, PAGE = "report", "report.json", "report.html"
 PICTURED = 4
@@ -42,13 +46,20 @@ PICTURED = 4
 @dataclass(frozen=True)
 class EvaluationConfig:
     """count: test patients and generated ECGs of each generator, at most. sampler, steps: of twins that are made here.
-    batch: twins at a time. seed: of all that is drawn."""
+    batch: twins at a time. seed: of all that is drawn. curve: samplers and numbers of steps at which each model is
+    looked at besides, of which the first is the yardstick."""
 
     count: int = 1000
     sampler: str = "ddpm"
     steps: int = 1000
     batch: int = 32
     seed: int = 0
+    curve: tuple[Point, ...] = ()
+
+    @property
+    def sampling(self) -> Sampling:
+        """How ECGs are made here."""
+        return Sampling(self.sampler, self.steps, self.seed, self.batch)
 
     def __post_init__(self) -> None:
         for name in ("count", "steps", "batch"):
@@ -81,7 +92,7 @@ def benchmark(
     folder: str | Path,
     config: EvaluationConfig | None = None,
     *,
-    models: Mapping[str, ECGTwin] | None = None,
+    models: Mapping[str, Generator] | None = None,
     generated: Mapping[str, str | Path] | None = None,
     clip: nn.Module | None = None,
     extractor: ECGTwin | None = None,
@@ -96,12 +107,13 @@ def benchmark(
     cannot be computed from what is given is left out, and a note says why.
 
     Args:
-        models: by the names of their columns. Each makes a twin of every patient, from one record under the condition
-            of a later one; of a patient with one record, under its own. generated: folders of generated ECGs
+        models: by the names of their columns. Each ECGTwin makes a twin of every patient, from one record under the
+            condition of a later one; of a patient with one record, under its own. A DiffuSETS makes an ECG of nobody
+            under the same conditions. generated: folders of generated ECGs
             (`generated.read_generated`), by names. clip: ECG-text encoder. extractor: the model whose base vectors tell
-            patients apart (the first of `models` if None). training: stores outside whose test folds the generators
-            were trained; `store` if there are none. device: of the encoders and classifiers. workers: processes that
-            delineate beats, one for each CPU if None. run: a run folder whose training curves are shown.
+            patients apart (the first ECGTwin of `models` if None). training: stores outside whose test folds the
+            generators were trained; `store` if there are none. device: of the encoders and classifiers. workers:
+            processes that delineate beats, one for each CPU if None. run: a run folder whose training curves are shown.
 
     Raises:
         StoreError: the test fold is empty. TextEncoderError: store and model embed differently.
@@ -114,9 +126,11 @@ def benchmark(
     check_folder(folder)
     device = usable_device(device)
     statements = Statements(store)
-    extractor = extractor or next(iter(models.values()), None)
+    twin_models = {name: model for name, model in models.items() if isinstance(model, ECGTwin)}
+    extractor = extractor or next(iter(twin_models.values()), None)
     tools = Tools(
-        clip and ClipEncoder(clip, statements, device), extractor and BaseEncoder(extractor, statements),
+        clip and ClipEncoder(clip, statements, device),
+        extractor and BaseEncoder(extractor, statements),
         workers or os.cpu_count() or 1,
     )
     cases = choose_cases(store, config.count, config.seed)
@@ -124,20 +138,23 @@ def benchmark(
     # What cannot be read is found before the models work.
     linkage = Linkage(store) if generated else None
     read = [read_generated(path, name, linkage, config.count, config.seed) for name, path in generated.items()]
-    made = [
-        make_twins(
-            model, statements, *sides, config.sampler, config.steps, config.seed, config.batch, name
-        )
-        for name, model in models.items()
-    ]
+    made = [make_ecgs(model, statements, *sides, config.sampling, name) for name, model in models.items()]
     real, ecgs = replace(sides[1], name=REAL), [ecgs for ecgs, _ in (*made, *read)]
     evidence = collect(store, real, ecgs, training or [store], tools, config.count, config.seed, device)
-    evidence = replace(evidence, personal=_personal(models, statements, store, evidence, config))
+    evidence = replace(evidence, personal=_personal(twin_models, statements, store, evidence, config))
     table = score(evidence)
     for _, notes in read:
         table.notes += notes
+    followed = {
+        name: step_curve(model, name, statements, sides, evidence, tools, config.curve, config.seed, config.batch)
+        for name, model in (models.items() if config.curve else ())
+    }
     curves_of = _training(Path(run)) if run else {}
     report = _report(store, config, evidence, table) | {
+        "steps": _json(followed),
+        "fewest_steps": {
+            name: {space: fewest_steps(rows, space) for space in SPACES} for name, rows in followed.items()
+        },
         "training": {stage: summary for stage, (summary, _) in curves_of.items()},
         "settings": {
             **asdict(config),
@@ -151,6 +168,8 @@ def benchmark(
     }
     pictures = {"Patients, generated ECGs, and their own records": gallery(_shown(store, evidence))}
     pictures |= plots(evidence, table)
+    if followed:
+        pictures["Quality against steps"] = steps_plot(followed)
     if curves_of:
         pictures["Training curves"] = curves({stage: history for stage, (_, history) in curves_of.items()})
     with staged_folder(folder) as scratch:
@@ -167,9 +186,8 @@ def _personal(
         return {}
     known, visits = references(store, evidence.gallery.ecgs, evidence.queries.ecgs)
     asked = conditions(evidence.lessons, len(known), config.seed)
-    how = config.sampler, config.steps, config.seed, config.batch
     return {
-        name: Personal(make_twins(model, statements, known, asked, *how, f"{name}, personal")[0], visits)
+        name: Personal(make_ecgs(model, statements, known, asked, config.sampling, f"{name}, personal")[0], visits)
         for name, model in models.items()
     }
 
@@ -192,12 +210,18 @@ def _report(store: Store, config: EvaluationConfig, evidence: Evidence, table: T
         "notes": table.notes,
         "data": data,
         "records": sizes,
-        "metrics": {
-            column: {metric: estimate and estimate._asdict() for metric, estimate in values.items()}
-            for column, values in table.values.items()
-        },
+        "metrics": {column: _estimates(values) for column, values in table.values.items()},
         "findings": table.findings,
     }
+
+
+def _estimates(values: Mapping[str, Estimate | None]) -> dict[str, dict[str, float] | None]:
+    """As JSON holds them."""
+    return {metric: estimate and estimate._asdict() for metric, estimate in values.items()}
+
+
+def _json(followed: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [{**row, "metrics": _estimates(row["metrics"])} for row in rows] for name, rows in followed.items()}
 
 
 def _shown(store: Store, evidence: Evidence) -> list[Shown]:
