@@ -21,11 +21,11 @@ def test_all_stages_run_and_resume_to_the_same_weights(tmp_path):
     _, first = train(SMOKE, tmp_path, None)
     shutil.rmtree(tmp_path / "denoiser")
     _, again = train(SMOKE, tmp_path, None)
-    assert set(first) == {"encoder", "decoder", "extractor", "denoiser"}
-    for role, network in first.items():
+    assert list(first) == ["autoencoder", "extractor", "denoiser", "diffusets", "clip"]
+    for stage, network in first.items():
         for name, value in network.state_dict().items():
-            assert value.isfinite().all(), f"{role}.{name}"
-            assert value.equal(again[role].state_dict()[name]), f"{role}.{name}"
+            assert value.isfinite().all(), f"{stage}.{name}"
+            assert value.equal(again[stage].state_dict()[name]), f"{stage}.{name}"
 
 
 def test_cohort_of_simulated_people(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..data.store import Store
 from ..engine.training import training_forward
 from ..models.vae import LATENT_SCALE, Decoder, Encoder
+from .augment import lead_mixtures, shifted
 from .configs import AutoencoderConfig
 from .loop import Draw
 
@@ -41,8 +42,11 @@ class AutoencoderStage:
         self._encode = training_forward(network.encoder, config.loop.backend)
         self._decode = training_forward(network.decoder, config.loop.backend)
         self._rows = store.rows(test=False)
+        # Variants of real records are many, smooth, and targets; recordings themselves are not.
         real = store.real[self._rows]
-        self._pools = [self._rows] if config.real_share is None else [self._rows[real], self._rows[~real]]
+        recordings = real & ~store.target[self._rows]
+        first = recordings if recordings.any() else real
+        self._pools = [self._rows] if config.real_share is None else [self._rows[first], self._rows[~first]]
         self._ramp = config.kl_ramp_steps or config.loop.steps_of(config.kl_ramp_epochs, len(self._rows))
 
     def fetch(self, draw: Draw) -> tuple[np.ndarray, Tensor]:
@@ -52,6 +56,10 @@ class AutoencoderStage:
         signal = self.store.signals(draw.share(index))
         if self.config.scale_range is not None:
             signal *= draw.share(draw.rng.uniform(*self.config.scale_range, (batch, 1, 1)).astype(np.float32))
+        if self.config.lead_mix:
+            signal = signal @ draw.share(lead_mixtures(draw.rng, batch, self.config.lead_mix))
+        if self.config.shift:
+            signal = shifted(signal, draw.share(draw.rng.integers(signal.shape[1], size=batch)))
         latent = self.network.decoder[0].in_channels
         noise = torch.randn(batch, latent, signal.shape[1] // 8, generator=draw.generator)
         return signal, draw.share(noise)

@@ -1,8 +1,9 @@
-"""Trains a small model from nothing: `python -m ecgtwin_fast.training.bundled --help`."""
+"""Trains the bundled models from nothing: `python -m ecgtwin_fast.training.bundled --help`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,33 +13,33 @@ from ..data.ptbxl import ptbxl_root
 from ..data.store import Store
 from ..data.text import text_encoder
 from .cohort import Cohort
-from .configs import AutoencoderConfig, DenoiserConfig, ExtractorConfig, stage_config
-from .run import train_stage, write_trained_model
+from .configs import StageConfig, stage_config
+from .run import PRODUCTS, train_stage, write_trained_model
 
 TEXT_ENCODER, TEXT_WIDTH = "hash", 768
-CARD = Path(__file__).with_name("bundled_card.md")
-REAL_SHARES = {"autoencoder": 0.5, "denoiser": 0.35}
+CARDS = {kind: Path(__file__).with_name(f"{kind}_card.md") for kind in PRODUCTS}
+STAGES = ("autoencoder", "extractor", "denoiser", "diffusets", "clip")
+REAL_SHARES = {"autoencoder": 0.5, "denoiser": 0.35, "diffusets": 0.35}
+"""Of a batch."""
 
 
 @dataclass(frozen=True)
 class BundledConfig:
-    """Data and schedules of the bundled model: the stages' preset, with real people drawn more often than they are."""
+    """Data and schedules of the bundled models: the stages' preset, with real people drawn more often than they are."""
 
     simulated: int
     variants: int
-    max_tokens: int
-    autoencoder: AutoencoderConfig
-    extractor: ExtractorConfig
-    denoiser: DenoiserConfig
+    stages: Mapping[str, StageConfig]
+    max_tokens: int = 8
 
     @classmethod
-    def of(cls, preset: str, simulated: int, variants: int, max_tokens: int = 8) -> BundledConfig:
-        stages = {stage: stage_config(stage, preset) for stage in ("autoencoder", "extractor", "denoiser")}
+    def of(cls, preset: str, simulated: int, variants: int) -> BundledConfig:
+        stages = {stage: stage_config(stage, preset) for stage in STAGES}
         stages |= {stage: replace(stages[stage], real_share=share) for stage, share in REAL_SHARES.items()}
-        return cls(simulated, variants, max_tokens, **stages)
+        return cls(simulated, variants, stages)
 
 
-FULL = BundledConfig.of("small", simulated=9_000, variants=10)
+FULL = BundledConfig.of("small", simulated=20_000, variants=10)
 SMOKE = BundledConfig.of("smoke", simulated=16, variants=1)
 """Seconds instead of hours: shows that all stages run."""
 
@@ -46,30 +47,28 @@ SMOKE = BundledConfig.of("smoke", simulated=16, variants=1)
 def train(
     config: BundledConfig, out: Path, ptbxl: Path | None, seed: int = 0
 ) -> tuple[Store, dict[str, torch.nn.Module]]:
-    """The cohort's store and all three stages in run folder `out`, what is there gone on with.
+    """The cohort's store and all stages in run folder `out`, what is there gone on with.
 
-    Returns the store and the networks encoder, decoder, extractor, denoiser.
+    Returns the store and the networks by stage.
     """
     cohort = Cohort(config.simulated, ptbxl, config.variants, config.max_tokens, seed)
     store = cohort.store(out / "store", text_encoder(TEXT_ENCODER, TEXT_WIDTH))
     networks = {}
-    for stage in ("autoencoder", "extractor", "denoiser"):
-        settings = getattr(config, stage)
+    for stage, settings in config.stages.items():
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
         networks[stage] = train_stage(stage, store, out, settings, resume=True)
-    autoencoder = networks.pop("autoencoder")
-    return store, {"encoder": autoencoder.encoder, "decoder": autoencoder.decoder, **networks}
+    return store, networks
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line: trains, then writes a model directory with 16-bit weights."""
+    """Command line: trains, then writes the model directories with 16-bit weights."""
     parser = argparse.ArgumentParser(
         prog="python -m ecgtwin_fast.training.bundled",
-        description="Train autoencoder, extractor and denoiser of a small model on simulated patients and, where "
-        "ECGTWIN_PTBXL (default ../shared/ecg/ptb-xl) holds PTB-XL, on its patients outside the test fold. About two "
-        "hours on two cores. Interrupted, it goes on at the last checkpoint when called again.",
+        description="Train a small ECGTwin, a small DiffuSETS and the ECG-text encoder that judges them on simulated "
+        "patients and, where ECGTWIN_PTBXL (default ../shared/ecg/ptb-xl) holds PTB-XL, on its patients outside the "
+        "test fold. About four hours on two cores. Interrupted, it goes on at the last checkpoint when called again.",
     )
-    parser.add_argument("out", type=Path, help="model directory to write")
+    parser.add_argument("out", type=Path, help="folder for the model directories ecgtwin and diffusets")
     parser.add_argument("--work", type=Path, default=Path("runs/bundled"), help="run folder (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few steps of tiny networks: shows that it runs")
@@ -77,8 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
     ptbxl = ptbxl_root()
     print(f"real records: {ptbxl or 'none (set ECGTWIN_PTBXL)'}")
     store, _ = train(SMOKE if given.smoke else FULL, given.work, ptbxl, given.seed)
-    write_trained_model(given.work, store, given.out, CARD.read_text(encoding="utf-8"), torch.float16)
-    print(f"written: {given.out}")
+    for kind, card in CARDS.items():
+        folder = given.out / kind
+        write_trained_model(given.work, store, folder, card.read_text(encoding="utf-8"), torch.float16, kind)
+        print(f"written: {folder}")
 
 
 if __name__ == "__main__":

@@ -34,9 +34,11 @@ class AutoencoderConfig:
 
     sizes: arguments of `models.create` for "enc" and "dec" that differ from the published. kl_ramp_epochs: passes in
     which the KL's weight rises from 0.1 to 1; kl_ramp_steps counts steps instead. scale_range: every record is
-    multiplied by a number drawn from it. lead_balance: in mV^2; a lead's squared error is multiplied by
+    multiplied by a number drawn from it. lead_mix: spread of `augment.lead_mixtures`. shift: begin every record
+    anywhere, its end followed by its beginning. lead_balance: in mV^2; a lead's squared error is multiplied by
     lead_balance / (lead_balance + its variance), so that leads of low voltage are learned too; None weighs all alike.
-    real_share: share of a batch that are real records, where the store has both kinds; None draws uniformly.
+    real_share: share of a batch that are real records, where the store has both kinds, and of these the recordings
+    themselves, where the store has variants made of them; None draws uniformly.
     standardise: fold a scale and an offset into the trained networks, so that latents have mean 0 and standard
     deviation 1.
     """
@@ -48,6 +50,8 @@ class AutoencoderConfig:
     kl_ramp_epochs: float = 10.0
     kl_ramp_steps: int | None = None
     scale_range: tuple[float, float] | None = None
+    lead_mix: float = 0.0
+    shift: bool = False
     lead_balance: float | None = None
     real_share: float | None = None
     standardise: bool = False
