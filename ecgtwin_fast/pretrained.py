@@ -1,4 +1,5 @@
-"""Model directories: config.json, one safetensors file for each network, and a model card.
+"""Model directories: config.json, one safetensors file for each network, and a model card. A network that another
+directory has too may be read from there: its entry in config.json then has "weights", the file's relative path.
 
 Parameter names are the published ones, without prefix; weights may be stored in any float type and are loaded as
 float32.
@@ -132,6 +133,13 @@ def read_model_type(folder: Path) -> str:
     return _model_type(_read_json(path), path)
 
 
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file with the weights of each role of a model directory whose config.json can be read."""
+    content = _read_json(folder / CONFIG_FILE)
+    roles = MODEL_TYPES[_model_type(content, folder / CONFIG_FILE)].networks
+    return {role: folder / content[role].get("weights", f"{role}.safetensors") for role in roles}
+
+
 def check_agreement(config: ModelConfig, path: Path) -> None:
     """Raise unless the widths fit where one part hands over to the next; messages name `path`."""
     for role in ("extractor", "denoiser"):
@@ -200,9 +208,8 @@ def read_model(
     folder = Path(folder)
     config = read_config(folder / CONFIG_FILE, model_type)
     networks = {}
-    for role in config.networks:
+    for role, path in weight_files(folder).items():
         network = config.empty_network(role, folder / CONFIG_FILE)
-        path = folder / f"{role}.safetensors"
         state = _read_safetensors(path)
         check_state(network, state, path)
         network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
@@ -217,11 +224,13 @@ def write_model(
     states: Mapping[str, State],
     card: str,
     dtype: torch.dtype | None = None,
+    shared: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model directory, complete or not at all.
 
     Args:
         states: the state dict of each role. card: text of README.md. dtype: float type to store; None keeps the given.
+        shared: the file, relative to the directory, in which the weights of a role already are.
 
     Raises:
         CheckpointError, TextEncoderError: states and configuration do not fit.
@@ -232,14 +241,17 @@ def write_model(
     check_agreement(config, folder / CONFIG_FILE)
     for role in config.networks:
         check_state(config.empty_network(role, folder / CONFIG_FILE), states[role], folder / f"{role}.safetensors")
+    shared, content = shared or {}, config.to_json()
+    for role, file in shared.items():
+        content[role]["weights"] = file
     with staged_folder(folder) as scratch:
-        for role in config.networks:
+        for role in config.networks.keys() - shared.keys():
             # A copy of its own for each: safetensors refuses tensors that share memory.
             state = {
                 name: value.detach().to("cpu", dtype, copy=True).contiguous() for name, value in states[role].items()
             }
             (scratch / f"{role}.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
-        (scratch / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
+        (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (scratch / CARD_FILE).write_text(card, encoding="utf-8")
 
 

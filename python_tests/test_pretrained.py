@@ -219,3 +219,18 @@ def test_staged_folders_keep_other_files_and_drop_what_they_replace(tmp_path):
     assert tree(target) == ["notes", "twin_0.dat"]
     with pytest.raises(ECGTwinError, match="notes: is a file"), staged_folder(target / "notes"):
         pass
+
+
+def test_weights_that_another_directory_has_are_read_from_there(tmp_path):
+    write_tiny_model(tmp_path / "first")
+    others = states(seed=1) | {role: states()[role] for role in ("encoder", "decoder")}
+    shared = {role: f"../first/{role}.safetensors" for role in ("encoder", "decoder")}
+    write_model(tmp_path / "second", CONFIG, others, "# shares\n", shared=shared)
+    assert tree(tmp_path / "second") == ["README.md", "config.json", "denoiser.safetensors", "extractor.safetensors"]
+    config, networks, _ = read_model(tmp_path / "second")
+    assert config == CONFIG
+    for role, network in networks.items():
+        assert all(torch.equal(others[role][name], value) for name, value in network.state_dict().items()), role
+    (tmp_path / "first" / "decoder.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"second/\.\./first/decoder\.safetensors: no such file"):
+        read_model(tmp_path / "second")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.record import Record
 from ..generate import Condition, ECGTwin
-from ..pretrained import CONFIG_FILE, find_model
+from ..pretrained import CONFIG_FILE, find_model, weight_files
 from .items import Facts
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def model_digest(model: str) -> str:
     """SHA-256 of a model's configuration and weights, the first 16 hexadecimal digits."""
     folder = find_model(model)
     digest = hashlib.sha256()
-    for path in sorted([folder / CONFIG_FILE, *folder.glob("*.safetensors")]):
+    for path in [folder / CONFIG_FILE, *sorted(weight_files(folder).values())]:
         digest.update(f"{path.name}\n{_file_digest(path)}\n".encode())
     return digest.hexdigest()[:16]
 

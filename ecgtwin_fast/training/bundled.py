@@ -12,12 +12,16 @@ import torch
 from ..data.ptbxl import ptbxl_root
 from ..data.store import Store
 from ..data.text import text_encoder
+from ..pretrained import BUNDLED, BUNDLED_DIFFUSETS
 from .cohort import Cohort
 from .configs import StageConfig, stage_config
 from .run import PRODUCTS, train_stage, write_trained_model
 
 TEXT_ENCODER, TEXT_WIDTH = "hash", 768
 CARDS = {kind: Path(__file__).with_name(f"{kind}_card.md") for kind in PRODUCTS}
+FOLDERS = {"ecgtwin": BUNDLED, "diffusets": BUNDLED_DIFFUSETS}
+SHARED = {"ecgtwin": {}, "diffusets": {"decoder": f"../{BUNDLED.name}/decoder.safetensors"}}
+"""Both models have one decoder."""
 STAGES = ("autoencoder", "extractor", "denoiser", "diffusets", "clip")
 REAL_SHARES = {"autoencoder": 0.5, "denoiser": 0.35, "diffusets": 0.35}
 """Of a batch."""
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         "patients and, where ECGTWIN_PTBXL (default ../shared/ecg/ptb-xl) holds PTB-XL, on its patients outside the "
         "test fold. About four hours on two cores. Interrupted, it goes on at the last checkpoint when called again.",
     )
-    parser.add_argument("out", type=Path, help="folder for the model directories ecgtwin and diffusets")
+    parser.add_argument("out", type=Path, help="folder for the model directories, as the package has them")
     parser.add_argument("--work", type=Path, default=Path("runs/bundled"), help="run folder (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few steps of tiny networks: shows that it runs")
@@ -77,8 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"real records: {ptbxl or 'none (set ECGTWIN_PTBXL)'}")
     store, _ = train(SMOKE if given.smoke else FULL, given.work, ptbxl, given.seed)
     for kind, card in CARDS.items():
-        folder = given.out / kind
-        write_trained_model(given.work, store, folder, card.read_text(encoding="utf-8"), torch.float16, kind)
+        folder = given.out / FOLDERS[kind].name
+        text = card.read_text(encoding="utf-8")
+        write_trained_model(given.work, store, folder, text, torch.float16, kind, SHARED[kind])
         print(f"written: {folder}")
 
 

@@ -175,10 +175,12 @@ def write_trained_model(
     card: str | None = None,
     dtype: torch.dtype | None = None,
     model_type: str = "ecgtwin",
+    shared: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the trained networks as a model directory with a model card; returns it.
 
-    folder: OUT/model, or OUT/diffusets-model, where None. model_type: "ecgtwin" or "diffusets".
+    folder: OUT/model, or OUT/diffusets-model, where None. model_type: "ecgtwin" or "diffusets". shared: as of
+    `write_model`.
     """
     product = PRODUCTS[model_type]
     trained = {stage: load_trained(out, stage) for stage in set(product.stages.values())}
@@ -190,7 +192,7 @@ def write_trained_model(
     denoiser = _denoiser(out, product.stages["denoiser"])
     config = ModelConfig(sizes, store.text_encoder, store.text_width, model_type, denoiser)
     folder = folder or Path(out) / product.folder
-    write_model(folder, config, states, model_card(out, store, model_type) if card is None else card, dtype)
+    write_model(folder, config, states, model_card(out, store, model_type) if card is None else card, dtype, shared)
     return folder
 
 
