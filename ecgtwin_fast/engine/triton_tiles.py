@@ -32,20 +32,31 @@ class Tiles(NamedTuple):
 
 
 def tiles_for(dtype: torch.dtype, padded: int, length: int, hopper: bool) -> Tiles:
-    """Tiles of a block of `padded` channels; `hopper`: 227 KB of shared memory and products of whole warpgroups."""
+    """Tiles of a block of `padded` channels.
+
+    `hopper`: 227 KB of shared memory and products of whole warpgroups; otherwise kernels fit into 99 KB.
+    """
+    columns = min(padded, 64)
+
+    def rows(elements: int) -> int:
+        return max(16, min(length, elements // padded))
+
     if dtype == torch.float32:
-        rows, inner = max(16, min(length, 8192 // padded)), min(padded, 16)
+        inner = min(padded, 16)
         return Tiles(
-            Tile(length, inner, min(padded, 64), 8, 2),
-            Tile(rows, inner, min(padded, 64), 4, 2),
-            Tile(rows, inner, min(padded, 32), 4, 2),
+            Tile(length, inner, columns, 8, 2),
+            Tile(rows(8192), inner, columns, 4, 2),
+            Tile(rows(8192), inner, min(padded, 32), 4, 2),
         )
-    limit = 32768 if hopper else 16384
-    rows = max(16, min(length, limit // padded))
     inner = min(padded, 256)
-    warps = 8 if rows * padded > 16384 else 4
+    if hopper:
+        return Tiles(
+            Tile(length, inner, columns, 8, 2),
+            Tile(rows(32768), inner, columns, 8, 2),
+            Tile(rows(32768), inner, columns, 8, 2),
+        )
     return Tiles(
-        Tile(length, inner, min(padded, 64), 8, 2),
-        Tile(rows, inner, min(padded, 64), warps, 2),
-        Tile(rows, inner, min(padded, 64), warps, 2),
+        Tile(length, min(padded, 128), columns, 8, 2),
+        Tile(rows(16384), inner, columns, 4, 2),
+        Tile(rows(16384), inner, min(padded, 32), 4, 2),
     )

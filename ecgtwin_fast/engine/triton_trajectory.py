@@ -209,8 +209,8 @@ class Trajectory:
             blocks.self_attention,
             (self.records,),
             (buffers.x, *scratch, *modulation, *block[:4]),
-            common | table | {"HEAD": sizes.head, "INNER": tile.inner, "COLUMNS": tile.columns, "STAGES": tile.stages},
-            {"num_warps": tile.warps},
+            common | table | {"HEAD": sizes.head, "INNER": tile.inner, "COLUMNS": tile.columns},
+            {"num_warps": tile.warps, "num_stages": tile.stages},
         )
 
         tile = tiles.condition_attention
@@ -222,9 +222,9 @@ class Trajectory:
             (buffers.x, *scratch, buffers.condition_of, *(t[:, index] for t in tables), *block[4:8]),
             common | strides | {
                 "HEAD": sizes.head, "TOKENS": self.tokens, "FOLDED": folds(self.packed, self.tokens), "ROWS": tile.rows,
-                "INNER": tile.inner, "COLUMNS": tile.columns, "STAGES": tile.stages,
+                "INNER": tile.inner, "COLUMNS": tile.columns,
             },
-            {"num_warps": tile.warps},
+            {"num_warps": tile.warps, "num_stages": tile.stages},
         )  # fmt: skip
 
         tile = tiles.mlp
@@ -234,9 +234,9 @@ class Trajectory:
             (buffers.x, buffers.scratch_a, *modulation, *block[8:]),
             common | table | {
                 "UNITS": sizes.units, "APPROXIMATE": self.packed.dtype == torch.bfloat16, "ROWS": tile.rows,
-                "INNER": tile.inner, "CHUNK": tile.columns, "STAGES": tile.stages,
+                "INNER": tile.inner, "CHUNK": tile.columns,
             },
-            {"num_warps": tile.warps},
+            {"num_warps": tile.warps, "num_stages": tile.stages},
         )  # fmt: skip
         return [own, condition, mlp]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .products import add_product, add_rows, dot, held_operand, norm_rows, offsets, tanh_gelu, times
+from .products import add_halves, add_product, dot, held_operand, norm_rows, offsets, tanh_gelu, times
 
 
 @triton.jit
@@ -39,7 +39,6 @@ def self_attention(
     MODULATION_STRIDE: tl.constexpr,
     INNER: tl.constexpr,
     COLUMNS: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     """x += gate1 * attention(norm(x) * (1 + scale1) + shift1), one program a record.
 
@@ -55,7 +54,7 @@ def self_attention(
     dtype: tl.constexpr = scratch_a.dtype.element_ty
     channels = tl.arange(0, HEAD)
     operand = held_operand(scratch_a, LENGTH, PADDED, INNER)
-    for first in tl.range(0, PADDED, HEAD, num_stages=STAGES):
+    for first in tl.range(0, PADDED, HEAD):
         weight = query_key_value + first * PADDED
         query = times(operand, scratch_a, weight, LENGTH, PADDED, INNER, HEAD, HEAD)
         query = (query + tl.load(query_bias + first + channels)[None, :]).to(dtype)
@@ -68,7 +67,7 @@ def self_attention(
         tl.store(scratch_b + first + offsets(LENGTH, HEAD, PADDED), attended.to(dtype))
     tl.debug_barrier()
     gate = modulation + 2 * PADDED
-    add_product(x, scratch_b, output, output_bias, gate, LENGTH, PADDED, INNER, COLUMNS, True, STAGES)
+    add_product(x, scratch_b, output, output_bias, gate, LENGTH, PADDED, INNER, COLUMNS, True)
 
 
 @triton.jit
@@ -96,7 +95,6 @@ def condition_attention(
     ROWS: tl.constexpr,
     INNER: tl.constexpr,
     COLUMNS: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     """x += attention of norm(x) to the tokens of the record's condition, one program for ROWS positions of a record.
 
@@ -113,7 +111,7 @@ def condition_attention(
     dtype: tl.constexpr = scratch_a.dtype.element_ty
     operand = held_operand(scratch_a, ROWS, PADDED, INNER)
     squares = tl.zeros([ROWS], tl.float32)
-    for first in tl.range(0, PADDED, COLUMNS, num_stages=STAGES):
+    for first in tl.range(0, PADDED, COLUMNS):
         part = times(operand, scratch_a, query + first, ROWS, PADDED, INNER, COLUMNS, PADDED)
         part += tl.load(query_bias + first + tl.arange(0, COLUMNS))[None, :]
         squares += tl.sum(part * part, 1)
@@ -127,7 +125,7 @@ def condition_attention(
     HALF: tl.constexpr = PADDED // 2
     if FOLDED:
         lower, upper = tl.zeros([ROWS, HALF], tl.float32), tl.zeros([ROWS, HALF], tl.float32)
-    for first in tl.range(0, PADDED, HEAD, num_stages=STAGES):
+    for first in tl.range(0, PADDED, HEAD):
         part = tl.load(scratch_b + first + offsets(ROWS, HEAD, PADDED))
         key = tl.load(keys + first + offsets(TOKENS, HEAD, PADDED))
         bias = tl.load(score_bias + first // HEAD * TOKENS + tl.arange(0, TOKENS))
@@ -142,12 +140,11 @@ def condition_attention(
             attended = dot(shares, tl.load(values + first + offsets(TOKENS, HEAD, PADDED)))
             tl.store(scratch_a + first + offsets(ROWS, HEAD, PADDED), attended.to(dtype))
     if FOLDED:
-        columns = tl.arange(0, HALF)
-        add_rows(x, lower, output_bias + columns, x, ROWS, HALF, PADDED, False)
-        add_rows(x + HALF, upper, output_bias + HALF + columns, x, ROWS, HALF, PADDED, False)
+        add_halves(x, lower, output_bias, x, ROWS, HALF, PADDED, False)
+        add_halves(x + HALF, upper, output_bias + HALF, x, ROWS, HALF, PADDED, False)
     else:
         tl.debug_barrier()
-        add_product(x, scratch_a, output, output_bias, x, ROWS, PADDED, INNER, COLUMNS, False, STAGES)
+        add_product(x, scratch_a, output, output_bias, x, ROWS, PADDED, INNER, COLUMNS, False)
 
 
 @triton.jit
@@ -171,7 +168,6 @@ def mlp(
     ROWS: tl.constexpr,
     INNER: tl.constexpr,
     CHUNK: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     """x += gate2 * mlp(norm(x) * (1 + scale2) + shift2), one program for ROWS positions of a record.
 
@@ -187,13 +183,12 @@ def mlp(
     HALF: tl.constexpr = PADDED // 2
     operand = held_operand(scratch_a, ROWS, PADDED, INNER)
     lower, upper = tl.zeros([ROWS, HALF], tl.float32), tl.zeros([ROWS, HALF], tl.float32)
-    for first in tl.range(0, UNITS, CHUNK, num_stages=STAGES):
+    for first in tl.range(0, UNITS, CHUNK):
         units = times(operand, scratch_a, up + first * PADDED, ROWS, PADDED, INNER, CHUNK, CHUNK)
         units = tanh_gelu(units + tl.load(up_bias + first + tl.arange(0, CHUNK))[None, :], APPROXIMATE).to(dtype)
         weight = down + first * PADDED
         lower = dot(units, tl.load(weight + offsets(CHUNK, HALF, PADDED)), lower)
         upper = dot(units, tl.load(weight + HALF + offsets(CHUNK, HALF, PADDED)), upper)
-    columns, gate = tl.arange(0, HALF), modulation + 2 * PADDED
-    add_rows(x, lower, down_bias + columns, gate + columns, ROWS, HALF, PADDED, True)
-    tl.debug_barrier()
-    add_rows(x + HALF, upper, down_bias + HALF + columns, gate + HALF + columns, ROWS, HALF, PADDED, True)
+    gate = modulation + 2 * PADDED
+    add_halves(x, lower, down_bias, gate, ROWS, HALF, PADDED, True)
+    add_halves(x + HALF, upper, down_bias + HALF, gate + HALF, ROWS, HALF, PADDED, True)

@@ -31,19 +31,21 @@ def linear(
     One program for ROWS x COLUMNS of one group; `*_group` are strides from group to group.
     """
     group = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    x += group * x_group
-    weight += group * weight_group
+    first_row, first_column = tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS
+    x += group * x_group + first_row.to(tl.int64) * INNER
+    weight += group * weight_group + first_column * INNER
+    out += group * out_group + first_row.to(tl.int64) * columns + first_column
+    row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    is_row, is_column = row < rows - first_row, column < columns - first_column
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for first in tl.range(0, INNER, CHUNK):
         inner = first + tl.arange(0, CHUNK)
-        a_mask = (row < rows)[:, None] & (inner < INNER)[None, :]
-        b_mask = (inner < INNER)[:, None] & (column < columns)[None, :]
-        a = tl.load(x + row.to(tl.int64)[:, None] * INNER + inner[None, :], mask=a_mask, other=0.0)
-        b = tl.load(weight + column[None, :] * INNER + inner[:, None], mask=b_mask, other=0.0)
+        is_inner = inner < INNER
+        a = tl.load(x + row[:, None] * INNER + inner[None, :], mask=is_row[:, None] & is_inner[None, :], other=0.0)
+        at_b = column[None, :] * INNER + inner[:, None]
+        b = tl.load(weight + at_b, mask=is_inner[:, None] & is_column[None, :], other=0.0)
         total = dot(a, b, total)
     if BIASED:
-        total += tl.load(bias + group * bias_group + column, mask=column < columns, other=0.0)[None, :]
-    places = group * out_group + row.to(tl.int64)[:, None] * columns + column[None, :]
-    tl.store(out + places, total, mask=(row < rows)[:, None] & (column < columns)[None, :])
+        bias += group * bias_group + first_column
+        total += tl.load(bias + column, mask=is_column, other=0.0)[None, :]
+    tl.store(out + row[:, None] * columns + column[None, :], total, mask=is_row[:, None] & is_column[None, :])

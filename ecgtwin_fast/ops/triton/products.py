@@ -98,26 +98,36 @@ def add_product(
     INNER: tl.constexpr,
     COLUMNS: tl.constexpr,
     GATED: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     """x (ROWS, PADDED) += gate * (source @ weight + bias); `gate` and `bias` (PADDED,)."""
     operand = held_operand(source, ROWS, PADDED, INNER)
-    columns = tl.arange(0, COLUMNS)
-    for first in tl.range(0, PADDED, COLUMNS, num_stages=STAGES):
+    for first in tl.range(0, PADDED, COLUMNS):
         y = times(operand, source, weight + first, ROWS, PADDED, INNER, COLUMNS, PADDED)
-        add_rows(x + first, y, bias + first + columns, gate + first + columns, ROWS, COLUMNS, PADDED, GATED)
+        add_rows(x + first, y, bias + first, gate + first, ROWS, COLUMNS, PADDED, GATED)
 
 
 @triton.jit
 def add_rows(
     x, y, bias, gate, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PADDED: tl.constexpr, GATED: tl.constexpr
 ):
-    """Some COLUMNS of x (ROWS, PADDED) += gate * (y + bias); `gate` and `bias` are pointers to (COLUMNS,)."""
-    y += tl.load(bias)[None, :]
+    """Some COLUMNS of x (ROWS, PADDED) += gate * (y + bias); `gate` and `bias` (COLUMNS,)."""
+    columns = tl.arange(0, COLUMNS)
+    y += tl.load(bias + columns)[None, :]
     if GATED:
-        y *= tl.load(gate)[None, :]
+        y *= tl.load(gate + columns)[None, :]
     places = offsets(ROWS, COLUMNS, PADDED)
     tl.store(x + places, tl.load(x + places) + y)
+
+
+@triton.jit
+def add_halves(x, y, bias, gate, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PADDED: tl.constexpr, GATED: tl.constexpr):
+    """As `add_rows`, one half of the columns after the other: a whole tile of x beside two accumulators spills."""
+    HALF: tl.constexpr = COLUMNS // 2
+    left, right = tl.split(tl.permute(tl.reshape(y, [ROWS, 2, HALF]), (0, 2, 1)))
+    add_rows(x, left, bias, gate, ROWS, HALF, PADDED, GATED)
+    tl.debug_barrier()
+    add_rows(x + HALF, right, bias + HALF, gate + HALF, ROWS, HALF, PADDED, GATED)
+    tl.debug_barrier()
 
 
 @triton.jit
