@@ -63,7 +63,7 @@ class Triton:
     name = "triton"
 
     def __init__(self, device: str = "cuda"):
-        # Another device than a GPU is for the tests, where Triton's interpreter runs the kernels.
+        # "cpu" is for the tests, where Triton's interpreter runs the kernels.
         self.device = device
         self._denoisers: PackCache | None = None
 
@@ -79,7 +79,8 @@ class Triton:
         if type(denoiser) is not DiT:
             kind = type(denoiser).__name__
             return [*reasons, f"it runs the denoiser models.create('dit') alone, and this one is a {kind}"]
-        return reasons + module_reasons(denoiser, self.device) + _device_reasons(request.device) + _size_reasons(denoiser)
+        reasons += module_reasons(denoiser, self.device) + _device_reasons(request.device)
+        return reasons + _size_reasons(denoiser)
 
     def run(self, request: Request) -> Tensor:
         from .triton_denoiser import pack_denoiser, sizes_of

@@ -1,4 +1,4 @@
-"""What a trajectory needs of its conditions, computed once a call: keys and values of tokens, projected base vectors."""
+"""What a trajectory needs of its conditions, computed once: keys and values of tokens, projected base vectors."""
 
 from __future__ import annotations
 

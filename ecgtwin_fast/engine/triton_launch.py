@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ..ops.triton.linear import linear as linear_kernel
 
+LINEAR_TILES = {torch.float32: (32, 64, 16), torch.bfloat16: (64, 64, 64)}
+"""Rows, columns and inner chunk of a program of a linear layer, by the type of its operands."""
+
 
 class Launch(NamedTuple):
     """One launch of a kernel: its grid, tensors and integers, compile-time constants, and options of the compiler."""
@@ -31,7 +34,7 @@ def linear_launch(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -
     """
     rows, columns, groups = x.shape[1], weight.shape[1], len(out)
     strides = [0 if tensor is None or len(tensor) == 1 else tensor.stride(0) for tensor in (x, weight, bias)]
-    tile = (32, 64, 16) if x.dtype == torch.float32 else (64, 128, 64)
+    tile = LINEAR_TILES[x.dtype]
     grid = (-(-rows // tile[0]), -(-columns // tile[1]), groups)
     constants = {"INNER": x.shape[-1], "BIASED": bias is not None}
     constants |= dict(zip(("ROWS", "COLUMNS", "CHUNK"), tile, strict=True))

@@ -46,7 +46,7 @@ def tiles_for(dtype: torch.dtype, padded: int, length: int, hopper: bool) -> Til
         return Tiles(
             Tile(length, inner, columns, 8, 2),
             Tile(rows(8192), inner, columns, 4, 2),
-            Tile(rows(8192), inner, min(padded, 32), 4, 2),
+            Tile(rows(8192), inner, min(padded, 32), 8, 2),
         )
     inner = min(padded, 256)
     if hopper:

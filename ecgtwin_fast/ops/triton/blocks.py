@@ -1,8 +1,8 @@
 """The three parts of a denoiser's block (models/ecgtwin.py, AdaXBlock), one kernel each.
 
-x is the residual stream (records, LENGTH, PADDED), float32, changed in place. `scratch_a` and `scratch_b` are like x in
-the type of the products. `modulation` points at a block's (6, PADDED) of the first row of a table with MODULATION_STRIDE
-from row to row: a record at its step reads row `base_of[record] * PLACES + step[record] % PLACES`.
+x is the residual stream (records, LENGTH, PADDED), float32, changed in place. `scratch_a` and `scratch_b` are like x
+in the type of the products. `modulation` points at a block's (6, PADDED) of the first row of a table with
+MODULATION_STRIDE from row to row: a record at its step reads row `base_of[record] * PLACES + step[record] % PLACES`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def self_attention(
 ):
     """x += gate1 * attention(norm(x) * (1 + scale1) + shift1), one program a record.
 
-    query_key_value: (3, heads, PADDED, HEAD), queries times log2(e) / sqrt(HEAD). query_bias: (PADDED,) likewise; a bias
-    of the keys cancels in the softmax, and that of the values is in `output_bias`. output: (PADDED, PADDED).
+    query_key_value: (3, heads, PADDED, HEAD), queries times log2(e) / sqrt(HEAD). query_bias: (PADDED,) likewise; a
+    bias of the keys cancels in the softmax, and that of the values is in `output_bias`. output: (PADDED, PADDED).
     """
     record = tl.program_id(0)
     start = record * (LENGTH * PADDED)

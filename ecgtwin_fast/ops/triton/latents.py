@@ -120,9 +120,9 @@ def sampler_step(
 ):
     """epsilon = (x @ weight^T + bias)^T, then `samplers.step` on the latents and the counter; one program a record.
 
-    weight, bias: (CHANNELS, PADDED) and (CHANNELS,). clean: the x0 of the step before, like the latents, and then of this
-    one. noise: (steps, records, CHANNELS, LENGTH) where it is GIVEN. coefficients: (steps, 8). ELEMENTS is a power of two
-    >= CHANNELS * LENGTH.
+    weight, bias: (CHANNELS, PADDED) and (CHANNELS,). clean: the x0 of the step before, like the latents, and then of
+    this one. noise: (steps, records, CHANNELS, LENGTH) where it is GIVEN. coefficients: (steps, 8). ELEMENTS is a power
+    of two >= CHANNELS * LENGTH.
     """
     record = tl.program_id(0)
     start = record * (CHANNELS * LENGTH)
