@@ -238,18 +238,18 @@ def run(made: nn.Module, given: dict, backend: str = "triton", dtype: torch.dtyp
 
 @pytest.mark.parametrize("sampler", samplers.SCHEDULES)
 def test_trajectories(quick, sampler):
-    made = network(depth=2, **SIZES["narrow"])
+    made = network(depth=1 + (sampler == "ddpm"), **SIZES["narrow"])
     given, seen = conditions(20), []
     given["text_mask"][1, 3:] = 0
-    options = {"sampler": sampler, "steps": 4, "seed": 2**64 - 1, "first_index": 2**33}
+    options = {"sampler": sampler, "steps": 3, "seed": 2**64 - 1, "first_index": 2**33}
     latent = run(made, given, **options, progress=lambda done, steps: seen.append((done, steps)))
     assert relative_error(latent, run(made, given, "reference", **options)) < 1e-5
-    assert seen == [(done, 4) for done in (1, 2, 3, 4)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_bfloat16_is_no_worse_than_autocast(quick):
-    made, given = network(depth=2, **SIZES["narrow"]), conditions(3)
-    options = {"sampler": "ddim", "steps": 3}
+    made, given = network(depth=2, **SIZES["narrow"]), conditions(3, 2)
+    options = {"sampler": "ddim", "steps": 2}
     exact = run(made, given, "reference", **options)
     autocast = relative_error(run(made, given, "reference", torch.bfloat16, **options), exact)
     # Truncation doubles the error of a rounding.
@@ -258,7 +258,7 @@ def test_bfloat16_is_no_worse_than_autocast(quick):
 
 def test_given_start_and_noise(quick):
     made, given = network(**SIZES["narrow"]), conditions(3)
-    options = {"steps": 3, "x_init": torch.randn(BATCH, 4, 16), "noise": torch.randn(3, BATCH, 4, 16)}
+    options = {"steps": 2, "x_init": torch.randn(BATCH, 4, 16), "noise": torch.randn(2, BATCH, 4, 16)}
     assert relative_error(run(made, given, **options), run(made, given, "reference", **options)) < 1e-5
 
 
@@ -266,7 +266,7 @@ def test_a_record_does_not_depend_on_its_batch(quick):
     made, given = network(**SIZES["narrow"]), conditions(20)
     given["text_mask"][1, 3:] = 0
     together = run(made, given, "triton", torch.bfloat16, steps=2)
-    for record in range(2):
+    for record in (0, 2):
         alone = {name: value[record : record + 1] for name, value in given.items()}
         assert torch.equal(run(made, alone, "triton", torch.bfloat16, steps=2, first_index=record)[0], together[record])
 
@@ -278,7 +278,7 @@ def test_buffers_keep_nothing_of_the_call_before(quick):
     for tokens in (7, 2, 7):
         row = torch.tensor([[float(name == "k_eps") for name in COEFFICIENTS]])
         request = Request(
-            made, **conditions(tokens), schedule=Schedule("epsilon", torch.tensor([500]), row), seed=1, first_index=0,
+            made, **conditions(tokens, 2), schedule=Schedule("epsilon", torch.tensor([500]), row), seed=1, first_index=0,
             x_init=None, noise=None, dtype=torch.float32, progress=None,
         )  # fmt: skip
         outcomes.append(served.run(request))
@@ -286,17 +286,18 @@ def test_buffers_keep_nothing_of_the_call_before(quick):
 
 
 def test_weights_changed_in_place_are_packed_again(quick):
-    made, given = network(**SIZES["narrow"]), conditions(2)
+    made, given = network(**SIZES["narrow"]), conditions(2, 2)
     before = run(made, given, steps=1)
     made.final_layer.bias.add_(1)
-    assert relative_error(run(made, given, steps=1), run(made, given, "reference", steps=1)) < 1e-5
-    assert not torch.equal(before, run(made, given, steps=1))
+    after = run(made, given, steps=1)
+    assert relative_error(after, run(made, given, "reference", steps=1)) < 1e-5
+    assert not torch.equal(before, after)
 
 
 def test_modulation_is_filled_in_parts(quick, monkeypatch):
-    monkeypatch.setattr("ecgtwin_fast.engine.triton_trajectory.MODULATION_BYTES", 3 * 2 * 6 * 32 * 4)
-    made, given = network(**SIZES["narrow"]), conditions(2)
-    assert relative_error(run(made, given, steps=5), run(made, given, "reference", steps=5)) < 1e-5
+    monkeypatch.setattr("ecgtwin_fast.engine.triton_trajectory.MODULATION_BYTES", 2 * 2 * 6 * 32 * 4)
+    made, given = network(**SIZES["narrow"]), conditions(2, 2)
+    assert relative_error(run(made, given, steps=3), run(made, given, "reference", steps=3)) < 1e-5
 
 
 def test_trajectories_kept_are_few(quick):
