@@ -116,7 +116,7 @@ class Laid:
         self.time = self.network.t_embedder(torch.tensor([3, 700]))
         draws = Draws(2**64 - 3, torch.arange(BATCH) + 2**40, None, None)
         self.laid._fill(self.known, self.bases, samplers.schedule("dpmpp", 2), draws)
-        self.laid._modulate(self.bases.rows, self.time)
+        self.laid.modulation_launch(self.bases.rows, self.time)()
         self.laid.buffers.step[1] = 1
 
     def run(self, launch: int) -> tuple[Tensor, Tensor]:
@@ -277,9 +277,10 @@ def test_buffers_keep_nothing_of_the_call_before(quick):
     outcomes = []
     for tokens in (7, 2, 7):
         row = torch.tensor([[float(name == "k_eps") for name in COEFFICIENTS]])
+        schedule = Schedule("epsilon", torch.tensor([500]), row)
         request = Request(
-            made, **conditions(tokens, 2), schedule=Schedule("epsilon", torch.tensor([500]), row), seed=1, first_index=0,
-            x_init=None, noise=None, dtype=torch.float32, progress=None,
+            made, **conditions(tokens, 2), schedule=schedule, seed=1, first_index=0, x_init=None, noise=None,
+            dtype=torch.float32, progress=None,
         )  # fmt: skip
         outcomes.append(served.run(request))
     assert torch.equal(outcomes[0], outcomes[2]) and not torch.equal(outcomes[0], outcomes[1])

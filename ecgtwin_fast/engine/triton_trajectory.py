@@ -116,7 +116,7 @@ class Trajectory:
         self._fill(known, bases, schedule, draws)
         for i in range(schedule.steps):
             if i % self.places == 0:
-                self._modulate(bases.rows, time[i : i + self.places])
+                self.modulation_launch(bases.rows, time[i : i + self.places])()
             step()
             if report is not None:
                 if on_gpu:
@@ -147,9 +147,6 @@ class Trajectory:
             self.draw_launch()()
         else:
             buffers.latents.copy_(draws.x_init)
-
-    def _modulate(self, bases: Tensor, time: Tensor) -> None:
-        self.modulation_launch(bases, time)()
 
     def _step(self, noise: Tensor | None) -> Callable[[], None]:
         launches = self.step_launches(noise)
