@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BUILD_TOOLS := 'setuptools>=77' 'cmake>=3.25' ninja numpy
 SOURCES := setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test lint cuda-check sanitize install clean
+.PHONY: demo test lint cuda-check triton-check sanitize install clean
 
 demo: install
 	$(BIN)/ecgtwin-fast demo --count $(COUNT) --out $(OUT) $(ARGS)
@@ -29,6 +29,10 @@ lint: install
 # Compiles every CUDA source with nvcc alone; needs neither a GPU nor torch.
 cuda-check:
 	$(PYTHON) csrc/cuda_check.py
+
+# Compiles every Triton kernel; needs no GPU, but triton beside torch.
+triton-check: install
+	$(BIN)/python csrc/triton_check.py
 
 # Tests of the CPU engines under AddressSanitizer, on a copy of the package with a module of its own.
 SANITIZED := build/sanitized

@@ -10,6 +10,7 @@ import torch
 
 from ecgtwin_fast import extension
 from ecgtwin_fast.engine.cpu_support import DTYPES, precision_reasons
+from ecgtwin_fast.engine.triton_backend import machine_reasons
 from ecgtwin_fast.ops import OPERATORS
 from ecgtwin_fast.ops.operator import BACKENDS
 
@@ -50,19 +51,23 @@ def devices() -> dict[str, str]:
 def build() -> dict[str, str]:
     """How the compiled operators were built, or why they are absent."""
     module = extension.MODULE
+    triton = {"Triton engine": _served(machine_reasons(), ", ".join(map(_short, DTYPES)))}
     if module is None:
-        return {"compiled operators": f"absent: {extension.REASON}"}
+        return {"compiled operators": f"absent: {extension.REASON}"} | triton
     return {
         "compiled operators": f"loaded, built for torch {module.torch_version} with {module.compiler}",
         "CPU kernels": f"{', '.join(module.cpu_variants)}; in use: {module.cpu_level()}",
-        "CPU engine": "; ".join(_engine(dtype) for dtype in DTYPES),
+        "CPU engine": "; ".join(_served(precision_reasons(dtype), _short(dtype)) for dtype in DTYPES),
         "GPU architectures": ", ".join(module.cuda_architectures) or "none",
-    }
+    } | triton
 
 
-def _engine(dtype: torch.dtype) -> str:
-    reasons = precision_reasons(dtype)
-    return f"no: {'; '.join(reasons)}" if reasons else str(dtype).removeprefix("torch.")
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _served(reasons: list[str], what: str) -> str:
+    return f"no: {'; '.join(reasons)}" if reasons else what
 
 
 def operators() -> dict[str, dict[str, str | None]]:

@@ -173,6 +173,7 @@ class Fake:
     """A faster backend that may refuse."""
 
     name = "fake"
+    device = None
 
     def __init__(self, reasons):
         self.reasons = reasons

@@ -17,12 +17,15 @@ from ..samplers import sample
 from .choice import say_once
 from .cpu import Cpu
 from .request import Request
+from .triton_backend import Triton
 
 
 class Backend(Protocol):
     """Runs whole trajectories; all backends give the same latents, each within its tolerance."""
 
     name: str
+    device: str | None
+    """The type of device that it runs on alone; None: any."""
 
     def not_supported_reasons(self, request: Request) -> list[str]:
         """Every reason why this backend cannot serve the request; empty if it can."""
@@ -35,6 +38,7 @@ class Reference:
     """The denoiser itself, called step by step: plain PyTorch, any device. The definition of correct."""
 
     name = "reference"
+    device = None
 
     def not_supported_reasons(self, request: Request) -> list[str]:
         reasons = []
@@ -77,11 +81,11 @@ class Reference:
             )
 
 
-BACKENDS: list[Backend] = [Cpu(), Reference()]
+BACKENDS: list[Backend] = [Triton(), Cpu(), Reference()]
 
 
 def choose(name: str, request: Request) -> Backend:
-    """The backend of this name, or for "auto" the first that can serve the request.
+    """The backend of this name, or for "auto" the first that can serve the request, of those for its device.
 
     "auto" warns once a process what it fell back to and why.
 
@@ -93,7 +97,7 @@ def choose(name: str, request: Request) -> Backend:
         raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(known)}")
     refusals = []
     for backend in BACKENDS:
-        if name not in ("auto", backend.name):
+        if name != backend.name and (name != "auto" or backend.device not in (None, request.device.type)):
             continue
         reasons = backend.not_supported_reasons(request)
         if not reasons:

@@ -23,6 +23,7 @@ class Cpu:
     """
 
     name = "cpu"
+    device = "cpu"
 
     def not_supported_reasons(self, request: Request) -> list[str]:
         reasons = precision_reasons(request.dtype)

@@ -28,7 +28,7 @@ def _stacked(modules: list[nn.Module]) -> tuple[Tensor, Tensor]:
     return torch.stack([module.weight for module in modules]), torch.stack([module.bias for module in modules])
 
 
-def _centred(query: nn.Linear) -> tuple[Tensor, Tensor]:
+def centred(query: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of queries less their mean over channels: what a LayerNorm leaves of them."""
     weight, bias = query.weight.double(), query.bias.double()
     return weight - weight.mean(dim=0), bias - bias.mean()
@@ -37,7 +37,7 @@ def _centred(query: nn.Linear) -> tuple[Tensor, Tensor]:
 def _triangle(query: nn.Linear, order: Layout) -> tuple[Tensor, Tensor]:
     """R as strips of rows, each from its first row's column on, and r: |R x + r| is the length of the centred queries
     (csrc/transformer.h)."""
-    weight, bias = _centred(query)
+    weight, bias = centred(query)
     _, triangle = torch.linalg.qr(torch.cat([weight, bias[:, None]], dim=1), mode="r")
     rows, offset = triangle[:, :-1].float(), triangle[:, -1].float()
     starts = range(0, len(rows), order.rows)
@@ -49,7 +49,7 @@ def _pack_cross_attention(denoiser: DiT) -> CrossAttention:
     weight, bias = _stacked([layer.kv_proj for layer in layers])
     scales, shifts = zip(*(_stacked([layer.k_norm, layer.v_norm]) for layer in layers), strict=True)
     scale, shift = _stacked([layer.q_norm for layer in layers])
-    queries, offsets = zip(*(_centred(layer.q_proj) for layer in layers), strict=True)
+    queries, offsets = zip(*(centred(layer.q_proj) for layer in layers), strict=True)
     return pack_cross_attention(
         (denoiser.text_projector.weight, denoiser.text_projector.bias),
         (weight.unflatten(1, (2, -1)), bias.unflatten(1, (2, -1))),

@@ -31,15 +31,16 @@ def weights_of(network: nn.Module) -> list[Tensor]:
     return [weight for module in network.modules() for weight in module._parameters.values() if weight is not None]
 
 
-def module_reasons(network: nn.Module) -> list[str]:
-    """Why the weights of a network cannot be taken as they are."""
+def module_reasons(network: nn.Module, device: str = "cpu") -> list[str]:
+    """Why the weights of a network cannot be taken as they are by an engine for this type of device."""
     reasons, weights = [], weights_of(network)
     other = {weight.dtype for weight in weights} - {torch.float32}
     if other:
         reasons.append(f"the weights must be torch.float32, but some are {', '.join(sorted(map(str, other)))}")
-    devices = {weight.device.type for weight in weights} - {"cpu"}
+    devices = {weight.device.type for weight in weights} - {device}
     if devices:
-        reasons.append(f"the weights must be on the CPU, but some are on {', '.join(sorted(devices))}")
+        wanted = "the CPU" if device == "cpu" else f"a {device.upper()} device"
+        reasons.append(f"the weights must be on {wanted}, but some are on {', '.join(sorted(devices))}")
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         reasons.append("the network has forward hooks, which would not be called")
     return reasons

@@ -1,0 +1,1 @@
+"""Triton kernels of the denoiser's trajectory. Importing a module of this package imports triton."""
