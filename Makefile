@@ -26,7 +26,7 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 
-# Compiles every CUDA source with nvcc alone; needs neither a GPU nor torch.
+# Compiles every CUDA source with nvcc alone, and fails where a kernel spills; needs neither a GPU nor torch.
 cuda-check:
 	$(PYTHON) csrc/cuda_check.py
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(ROOT / "python_tests"))
 
+import test_ops_group_norm_silu  # noqa: E402
 import test_ops_modulated_norm  # noqa: E402
 import test_ops_multihead_attention  # noqa: E402
 import test_ops_rope_embed  # noqa: E402
@@ -33,7 +34,7 @@ from ecgtwin_fast import extension  # noqa: E402
 from ecgtwin_fast.ops import OPERATORS  # noqa: E402
 from ecgtwin_fast.ops.operator import Operator  # noqa: E402
 
-LENGTH, WIDTH, CHANNELS, HEADS = 128, 256, 4, 8
+LENGTH, WIDTH, CHANNELS, HEADS, GROUPS = 128, 256, 4, 8, 32
 INPUTS: dict[str, Callable[[int], list]] = {
     "modulated_layer_norm": lambda batch: test_ops_modulated_norm.inputs(
         OPERATORS["modulated_layer_norm"], batch, LENGTH, WIDTH
@@ -43,6 +44,7 @@ INPUTS: dict[str, Callable[[int], list]] = {
         batch, LENGTH, LENGTH, HEADS, WIDTH // HEADS
     ),
     "tanh_gelu": lambda batch: test_ops_tanh_gelu.inputs(batch, LENGTH, 4 * WIDTH),
+    "group_norm_silu": lambda batch: test_ops_group_norm_silu.inputs(batch, WIDTH, 4 * LENGTH, GROUPS),
     "rope_embed": lambda batch: test_ops_rope_embed.inputs(batch, CHANNELS, LENGTH, WIDTH),
     "sampler_step": lambda batch: test_ops_sampler_step.inputs("ddpm", (batch, CHANNELS, LENGTH)),
 }

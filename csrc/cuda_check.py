@@ -2,7 +2,8 @@
 
     python csrc/cuda_check.py
 
-Prints registers and spilled bytes of every kernel; fails on the first source that does not compile.
+Prints registers and spilled bytes of every kernel. Fails on the first source that does not compile, and where a kernel
+spills more than `MOST_SPILLED` bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent
 ARCHITECTURES = ("80", "90a")
+MOST_SPILLED = 0  # bytes of stores and loads
 KERNEL = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\w+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -69,12 +71,23 @@ def kernel_rows(log: str) -> list[tuple[str, int, int]]:
     return rows
 
 
+def over_the_bound(rows: list[tuple[str, int, int]]) -> list[str]:
+    """What to say of the kernels that spill too much."""
+    names = demangled([name for name, _, _ in rows])
+    return [
+        f"{name} spills {spilled} bytes, at most {MOST_SPILLED} are allowed"
+        for name, (_, _, spilled) in zip(names, rows, strict=True)
+        if spilled > MOST_SPILLED
+    ]
+
+
 def main() -> int:
     nvcc = find_nvcc()
     if nvcc is None:
         print("cuda-check: no nvcc was found on PATH or under CUDA_HOME", file=sys.stderr)
         return 1
-    print(f"{'source':<22}{'arch':<8}{'registers':>9}{'spilled':>9}  kernel")
+    print(f"{'source':<33}{'arch':<8}{'registers':>9}{'spilled':>9}  kernel")
+    faults = []
     with tempfile.TemporaryDirectory() as folder:
         for source in cuda_sources():
             for architecture in ARCHITECTURES:
@@ -89,8 +102,11 @@ def main() -> int:
                 for (_, registers, spilled), name in zip(
                     rows, demangled([row[0] for row in rows]), strict=True
                 ):
-                    print(f"{source.name:<22}sm_{architecture:<5}{registers:>9}{spilled:>9}  {name}")
-    return 0
+                    print(f"{source.name:<33}sm_{architecture:<5}{registers:>9}{spilled:>9}  {name}", flush=True)
+                faults += [f"cuda-check: sm_{architecture}: {fault}" for fault in over_the_bound(rows)]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -39,10 +39,6 @@ struct Kernel {
 #define ECGTWIN_KERNEL(NAME, ARGS) \
   ::ecgtwin::Kernel<ARGS> { ECGTWIN_CPU_KERNELS(NAME), ECGTWIN_CUDA_KERNEL(NAME) }
 
-// The same of an operator that has no CUDA kernel.
-#define ECGTWIN_CPU_KERNEL(NAME, ARGS) \
-  ::ecgtwin::Kernel<ARGS> { ECGTWIN_CPU_KERNELS(NAME), nullptr }
-
 // Engines run on vector instructions alone: there is no generic kernel. ECGTWIN_ENGINE(NAME) is an array by CpuLevel.
 #define ECGTWIN_DECLARE_ENGINE(NAME, ARGS)             \
   namespace avx2 { void NAME(const ARGS&, int64_t); }   \

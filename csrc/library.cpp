@@ -30,7 +30,13 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
       "multihead_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, int heads) -> (Tensor, Tensor)", tags);
   m.def(
       "multihead_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor? bias, "
-      "Tensor statistics, int heads) -> (Tensor, Tensor, Tensor)",
+      "Tensor out, Tensor statistics, int heads) -> (Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps=1e-5) -> (Tensor, Tensor)", tags);
+  m.def(
+      "group_norm_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor statistics, int groups) -> "
+      "(Tensor, Tensor, Tensor)",
       tags);
   m.def("tanh_gelu(Tensor x) -> Tensor", tags);
   m.def("tanh_gelu_backward(Tensor grad, Tensor x) -> Tensor", tags);

@@ -5,6 +5,7 @@
 
 #include "common.h"
 #include "kernel.h"
+#include "norm.h"
 
 namespace ecgtwin {
 
@@ -48,12 +49,6 @@ struct NormGradArgs {
 template <typename C>
 ECGTWIN_INLINE C modulated(C x, C mean, C rstd, C shift, C scale) {
   return (x - mean) * rstd * (C(1) + scale) + shift;
-}
-
-// Gradient of the norm's input, given g = grad * (1 + scale) and the row's means of g and of g * normed.
-template <typename C>
-ECGTWIN_INLINE C norm_gradient(C g, C normed, C mean_g, C mean_g_normed, C rstd) {
-  return rstd * (g - mean_g - normed * mean_g_normed);
 }
 
 ECGTWIN_DECLARE_KERNEL(modulated_norm, NormArgs)

@@ -1,4 +1,4 @@
-// tanh_gelu and its gradient: checks, outputs and launches.
+// tanh_gelu and its gradient: checks, outputs and launches for CPU and CUDA.
 #include "tanh_gelu.h"
 
 #include <ATen/ops/empty_like.h>
@@ -23,7 +23,7 @@ Tensor run(const char* op, const Tensor& x, const Tensor* grad) {
   args.out = out.data_ptr();
   args.count = x.numel();
   args.dtype = dtype_of(op, "x", x);
-  launch(op, ECGTWIN_CPU_KERNEL(tanh_gelu, GeluArgs), args, (x.numel() + kGeluChunk - 1) / kGeluChunk, kGeluChunk, x);
+  launch(op, ECGTWIN_KERNEL(tanh_gelu, GeluArgs), args, (x.numel() + kGeluChunk - 1) / kGeluChunk, kGeluChunk, x);
   return out;
 }
 
@@ -33,9 +33,9 @@ Tensor tanh_gelu_backward(const Tensor& grad, const Tensor& x) { return run("tan
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ecgtwin_fast, CPU, m) {
+ECGTWIN_IMPL({
   m.impl("tanh_gelu", &tanh_gelu);
   m.impl("tanh_gelu_backward", &tanh_gelu_backward);
-}
+})
 
 }  // namespace ecgtwin

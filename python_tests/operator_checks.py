@@ -100,11 +100,16 @@ def check_twice(actual: Tensor, own: Tensor, exact: Tensor, what: str) -> None:
     assert error <= max(allowed, one_rounding), f"{what}: error {error}, twice PyTorch's own is {allowed}"
 
 
-def check_values(operator: Operator, inputs: Sequence, dtype: torch.dtype) -> None:
-    """The compiled operator against its reference in this dtype and in float64, on poisoned memory."""
+def check_values(
+    operator: Operator, inputs: Sequence, dtype: torch.dtype, function: Callable | None = None
+) -> None:
+    """`function`, or else the compiled operator, against the reference in this dtype and in float64.
+
+    Memory is poisoned.
+    """
     given, tolerance = converted(inputs, dtype), operator.tolerances[dtype]
     with poisoned_memory():
-        actual = as_tuple(compiled_operator(operator)(*given))
+        actual = as_tuple((function or compiled_operator(operator))(*given))
     own = as_tuple(operator.reference(*given))
     exact = as_tuple(operator.reference(*rounded(inputs, dtype)))
     assert len(actual) == len(own)
@@ -127,11 +132,13 @@ def gradients(function: Callable, inputs: Sequence, dtype: torch.dtype) -> list[
     return list(torch.autograd.grad(outputs, leaves, weights))
 
 
-def check_gradients(operator: Operator, inputs: Sequence, dtype: torch.dtype) -> None:
-    """The compiled operator's gradients against the reference's in this dtype and in float64, on poisoned memory."""
+def check_gradients(
+    operator: Operator, inputs: Sequence, dtype: torch.dtype, function: Callable | None = None
+) -> None:
+    """The gradients of `check_values`' function against the reference's in this dtype and in float64."""
     tolerance = operator.tolerances[dtype]
     with poisoned_memory():
-        actual = gradients(compiled_operator(operator), inputs, dtype)
+        actual = gradients(function or compiled_operator(operator), inputs, dtype)
     own = gradients(operator.reference, inputs, dtype)
     exact = gradients(operator.reference, rounded(inputs, dtype), torch.float64)
     for i, (a, o, e) in enumerate(zip(actual, own, exact, strict=True)):

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from ecgtwin_fast import extension, models
+from ecgtwin_fast.engine import training
 from ecgtwin_fast.engine.training import not_supported_reasons, training_forward
 from ecgtwin_fast.errors import BackendError
+from ecgtwin_fast.ops import OPERATORS
 
 DENOISER = {"hidden": 64, "depth": 3, "heads": 2, "base_width": 32, "text_width": 48}
 UNET = {"widths": (8, 16, 24), "heads": 4, "bottleneck_hidden": 16, "text_width": 48}
 EXTRACTOR = {"hidden": 64, "layers": 2, "heads": 4, "feed_forward": 96, "text_width": 48}
 BATCH, STATEMENTS = 5, 4
+NO_GPU = None if torch.cuda.is_available() else "torch sees no CUDA device"
 CASES = ["denoiser", "denoiser without mask", "U-Net"]
 CASES += ["extractor", "extractor, float mask", "extractor without condition"]
 
@@ -114,7 +117,14 @@ def test_other_networks_train_as_they_are():
 def test_says_why_it_cannot(monkeypatch):
     network, _ = case("denoiser")
     assert not_supported_reasons(network) == []
-    assert not_supported_reasons(network.to("meta")) == ["attention has no kernel for meta yet"]
+    assert not_supported_reasons(network.to("meta")) == ["no kernels are written for meta"]
+    assert training_forward(network) is network
+    assert all("cuda" in operator.devices for operator in OPERATORS.values())
+    monkeypatch.setattr(training, "_devices", lambda _: {"cuda"})
+    for reason, expected in (("CUDA was left out", ["CUDA was left out"]), (None, [NO_GPU] if NO_GPU else [])):
+        monkeypatch.setattr(extension, "CUDA_REASON", reason)
+        assert not_supported_reasons(network) == expected
+    monkeypatch.undo()
     monkeypatch.setattr(extension, "MODULE", None)
     monkeypatch.setattr(extension, "REASON", "it was left out")
     with pytest.raises(BackendError, match="it was left out"):

@@ -1,41 +1,13 @@
 // CPU kernels of the modulated norm: each row stays in the first-level cache while it is passed over three times.
 #include "modulated_norm.h"
 
-#include <math.h>
+#include "cpu/moments.h"
 
 namespace ecgtwin::ECGTWIN_VARIANT {
 namespace {
 
 // Rows up to this width are widened to the compute type once, wider ones at each pass.
 constexpr int64_t kBuffered = 1024;
-
-template <typename C>
-struct Moments {
-  C mean, rstd;
-};
-
-// The sum of value(0) .. value(width - 1) in two halves at once, so that no addition waits for the one before.
-template <typename C, typename Value>
-inline __attribute__((always_inline)) C sum_of(int64_t width, Value value) {
-  const int64_t half = width / 2;
-  C front = width % 2 ? value(width - 1) : C(0), back = 0;
-#pragma omp simd reduction(+ : front, back)
-  for (int64_t i = 0; i < half; ++i) {
-    front += value(i);
-    back += value(half + i);
-  }
-  return front + back;
-}
-
-template <typename C, typename Value>
-inline __attribute__((always_inline)) Moments<C> moments(int64_t width, double eps, Value value) {
-  const C mean = sum_of<C>(width, value) / C(width);
-  const C squares = sum_of<C>(width, [=](int64_t i) __attribute__((always_inline)) -> C {
-    const C centred = value(i) - mean;
-    return centred * centred;
-  });
-  return {mean, C(1) / C(sqrt(squares / C(width) + C(eps)))};
-}
 
 template <typename T, bool residual>
 void forward(const NormArgs& a, int64_t begin, int64_t end) {

@@ -223,7 +223,7 @@ struct Head {
     return static_cast<S*>(rows.data) + record * rows.batch_stride + row * rows.row_stride + head * a.head_size;
   }
   float* statistics(int64_t query) const {
-    return a.statistics + (record * a.heads + head) * 2 * a.queries + query;
+    return static_cast<float*>(a.statistics) + (record * a.heads + head) * 2 * a.queries + query;
   }
   // Rows first .. first + count, of which those beyond the matrix and channels beyond the head are zero.
   void read(const HeadRows& from, int64_t first, int64_t rows, int64_t count, uint32_t* to) const {
@@ -239,7 +239,7 @@ struct Head {
     read(a.key, 0, a.keys, r.keys, r.key_rows);
     read(a.value, 0, a.keys, r.keys, r.value_rows);
     for (int64_t key = 0; key < r.keys; ++key)
-      r.bias[key] = key < a.keys ? key_bias(a.bias ? a.bias + record * a.keys : nullptr, key) : kMasked;
+      r.bias[key] = key < a.keys ? key_bias<float>(a.bias ? a.bias + record * a.keys : nullptr, key) : kMasked;
   }
   void read_queries(int64_t first, const HeadRows& from, uint32_t* rows, uint32_t* panel) const {
     read(from, first, a.queries, T::tile, rows);

@@ -1,8 +1,6 @@
 // CPU kernel of tanh_gelu and its gradient.
 #include "tanh_gelu.h"
 
-#include <math.h>
-
 #include "cpu/vector.h"
 
 namespace ecgtwin::ECGTWIN_VARIANT {
@@ -13,15 +11,8 @@ void scalars(const GeluArgs& a, int64_t begin, int64_t end) {
   using C = Compute<T>;
   for (int64_t i = begin; i < end; ++i) {
     const C x = load(static_cast<const T*>(a.x)[i]);
-    const C u = C(kGeluLinear) * (x + C(kGeluCubic) * x * x * x), power = exp(-fabs(u));
-    const C large = C(1) / (C(1) + power), small = power * large, s = u > 0 ? large : small;
-    C value = x * s;
-    if constexpr (gradient) {
-      const C near_x = fmin(fmax(x, C(-kGeluNear)), C(kGeluNear));
-      value = gelu_gradient<C>(near_x, s, large * small, C(1), C(kGeluLinear), C(kGeluCubic));
-      value *= load(static_cast<const T*>(a.grad)[i]);
-    }
-    store(static_cast<T*>(a.out) + i, value);
+    const C grad = gradient ? C(load(static_cast<const T*>(a.grad)[i])) : C(0);
+    store(static_cast<T*>(a.out) + i, gelu_element<gradient>(x, grad));
   }
 }
 

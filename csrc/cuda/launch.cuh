@@ -1,13 +1,52 @@
-// What the CUDA kernels share: reductions in a block and the size of a grid.
+// What the CUDA kernels share: launch, shared memory, sums over a warp and a block. Under nvcc this is CUDA; under any
+// other compiler the kernels run on the host (emulation.h).
 #pragma once
 
+#if defined(__CUDACC__)
 #include <cuda_runtime_api.h>
+#else
+#include "emulation.h"
+#endif
 
 #include "common.h"
 
 namespace ecgtwin::cuda {
 
 constexpr int kWarp = 32;
+
+#if defined(__CUDACC__)
+
+// Parameters and arguments differ in type where an argument converts.
+template <typename... Parameters, typename... Arguments>
+static inline void launch(void (*kernel)(Parameters...), unsigned blocks, int threads, size_t shared_bytes,
+                          cudaStream_t stream, const Arguments&... arguments) {
+  constexpr size_t without_asking = 48 << 10;
+  if (shared_bytes > without_asking)
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  kernel<<<blocks, threads, shared_bytes, stream>>>(arguments...);
+}
+
+// The shared memory of a block, as the launch sized it.
+template <typename Layout>
+__device__ __forceinline__ Layout& shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return *reinterpret_cast<Layout*>(memory);
+}
+
+#else
+
+template <typename... Parameters, typename... Arguments>
+static inline void launch(void (*kernel)(Parameters...), unsigned blocks, int threads, size_t shared_bytes,
+                          cudaStream_t, const Arguments&... arguments) {
+  emulation::launch(kernel, blocks, static_cast<unsigned>(threads), shared_bytes, arguments...);
+}
+
+template <typename Layout>
+Layout& shared_memory() {
+  return *reinterpret_cast<Layout*>(emulation::block.shared);
+}
+
+#endif
 
 template <typename C>
 struct Two {
@@ -27,6 +66,22 @@ __device__ __forceinline__ Two<C> warp_sum(Two<C> value) {
 template <typename C>
 __device__ __forceinline__ C warp_sum(C value) {
   return warp_sum(Two<C>{value, C(0)}).first;
+}
+
+// The sum over a block of `warps` warps, for every thread. `room` may be used again at once.
+template <int warps, typename C>
+__device__ __forceinline__ Two<C> block_sum(Two<C> value, Two<C> (&room)[warps]) {
+  value = warp_sum(value);
+  if (threadIdx.x % kWarp == 0) room[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  Two<C> total{C(0), C(0)};
+#pragma unroll
+  for (int warp = 0; warp < warps; ++warp) {
+    total.first += room[warp].first;
+    total.second += room[warp].second;
+  }
+  __syncthreads();
+  return total;
 }
 
 // A grid of at most 2^31 - 1 blocks; kernels stride over tasks beyond it.

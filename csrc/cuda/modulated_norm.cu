@@ -9,11 +9,6 @@ namespace {
 constexpr int kRowsPerBlock = 4;
 constexpr int kBackwardThreads = 256;
 
-template <typename C>
-struct Moments {
-  C mean, rstd;
-};
-
 // Moments of a row that the lanes of one warp read together; all lanes get them.
 template <typename C, typename Value>
 __device__ __forceinline__ Moments<C> moments(int64_t width, double eps, int lane, Value value) {
@@ -55,12 +50,18 @@ __global__ void __launch_bounds__(kRowsPerBlock* kWarp) forward(NormArgs a, int6
   }
 }
 
+// What is known of a chunk's rows: their moments, and the means of their gradient and of it times the normed row.
+template <typename C>
+struct ChunkRows {
+  Moments<C> moments[kChunkRows];
+  Two<C> means[kChunkRows];
+};
+
 // Warps first find the moments and means of the chunk's rows; then each thread walks down its columns.
 template <typename T, bool residual>
-__global__ void __launch_bounds__(kBackwardThreads) backward(NormGradArgs a, int64_t tasks) {
+__global__ void __launch_bounds__(kBackwardThreads, 1) backward(NormGradArgs a, int64_t tasks) {
   using C = Compute<T>;
-  __shared__ Moments<C> row_moments[kChunkRows];
-  __shared__ Two<C> row_means[kChunkRows];
+  auto& [row_moments, row_means] = shared_memory<ChunkRows<C>>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const int64_t record = task / a.chunks, first = task % a.chunks * kChunkRows;
@@ -118,14 +119,14 @@ __global__ void __launch_bounds__(kBackwardThreads) backward(NormGradArgs a, int
 template <typename T>
 void launch_forward(const NormArgs& a, int64_t rows, cudaStream_t stream) {
   const unsigned blocks = grid((rows + kRowsPerBlock - 1) / kRowsPerBlock);
-  if (a.gate) forward<T, true><<<blocks, kRowsPerBlock * kWarp, 0, stream>>>(a, rows);
-  else forward<T, false><<<blocks, kRowsPerBlock * kWarp, 0, stream>>>(a, rows);
+  const auto kernel = a.gate ? forward<T, true> : forward<T, false>;
+  launch(kernel, blocks, kRowsPerBlock * kWarp, 0, stream, a, rows);
 }
 
 template <typename T>
 void launch_backward(const NormGradArgs& a, int64_t tasks, cudaStream_t stream) {
-  if (a.gate) backward<T, true><<<grid(tasks), kBackwardThreads, 0, stream>>>(a, tasks);
-  else backward<T, false><<<grid(tasks), kBackwardThreads, 0, stream>>>(a, tasks);
+  const auto kernel = a.gate ? backward<T, true> : backward<T, false>;
+  launch(kernel, grid(tasks), kBackwardThreads, sizeof(ChunkRows<Compute<T>>), stream, a, tasks);
 }
 
 }  // namespace

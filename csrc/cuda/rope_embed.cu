@@ -94,14 +94,14 @@ template <typename T>
 void launch_backward(const RopeGradArgs& a, int64_t tasks, cudaStream_t stream) {
   const int64_t rows = tasks / a.chunks * a.length;
   const int rows_per_block = kThreads / kWarp;
-  backward_x<T><<<grid((rows + rows_per_block - 1) / rows_per_block), kThreads, 0, stream>>>(a, rows);
-  backward_weight<T><<<grid(tasks), kThreads, 0, stream>>>(a, tasks);
+  launch(backward_x<T>, grid((rows + rows_per_block - 1) / rows_per_block), kThreads, 0, stream, a, rows);
+  launch(backward_weight<T>, grid(tasks), kThreads, 0, stream, a, tasks);
 }
 
 }  // namespace
 
 int rope_embed(const RopeArgs& a, int64_t tasks, void* stream) {
-  ECGTWIN_DISPATCH(a.dtype, (forward<T><<<grid(tasks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, tasks)));
+  ECGTWIN_DISPATCH(a.dtype, launch(forward<T>, grid(tasks), kThreads, 0, static_cast<cudaStream_t>(stream), a, tasks));
   return cudaGetLastError();
 }
 

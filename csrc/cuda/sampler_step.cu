@@ -44,7 +44,7 @@ template <typename T>
 void launch_step(const SamplerArgs& a, int64_t tasks, cudaStream_t stream) {
   const int64_t per_record = (a.elements + kNormalsPerCounter - 1) / kNormalsPerCounter;
   const int64_t counters = tasks / a.blocks * per_record;
-  step<T><<<grid((counters + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, per_record, counters);
+  launch(step<T>, grid((counters + kThreads - 1) / kThreads), kThreads, 0, stream, a, per_record, counters);
 }
 
 }  // namespace

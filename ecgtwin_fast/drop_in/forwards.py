@@ -13,7 +13,7 @@ from ..engine.choice import use_cpu_engine
 from ..engine.cpu_decoder import decode, decoder_reasons
 from ..engine.cpu_extractor import extract, extractor_reasons
 from ..engine.kept import Kept
-from ..engine.training import not_supported_reasons, training_forward
+from ..engine.training import not_supported_reasons, on_cpu, training_forward
 from ..engine.unet import PackedUNet, unet_reasons
 from .denoiser import denoiser_reasons, fits, predict
 from .link import Scratch
@@ -70,7 +70,7 @@ class Forward:
 
     def training(self, *given: Tensor | None) -> Tensor | None:
         """The differentiable forward by operators."""
-        if not_supported_reasons(self.network) or self.link.reasons():
+        if not on_cpu(self.network) or not_supported_reasons(self.network) or self.link.reasons():
             return None
         return training_forward(self.network, "operators")(*given)
 

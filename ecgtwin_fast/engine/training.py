@@ -17,7 +17,7 @@ from ..errors import BackendError
 from ..models.diffusets import DiffuSETSUNet
 from ..models.ecgtwin import CrossAttention, DiT
 from ..models.extractor import BaseExtractor
-from ..ops import gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
+from ..ops import OPERATORS, gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
 from .choice import say_once
 from .unet_training import UNetTraining
 
@@ -30,8 +30,8 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
     Args:
         network: a `DiT`, without `need_weights` and `edit`; a `BaseExtractor`, of which `extract_features` without
             `reduce` is meant; or a `DiffuSETSUNet`. Any other network has no operators.
-        backend: "operators", compiled ones, on the CPU; "reference", the network itself; "compile", that under
-            torch.compile; "auto", operators where they can run, else the reference.
+        backend: "operators", compiled ones; "reference", the network itself; "compile", that under torch.compile;
+            "auto", operators on a CPU that can run them, else the reference: on a GPU they have not been measured.
 
     Raises:
         BackendError: unknown backend, or "operators" where they cannot run; names the reasons.
@@ -43,6 +43,8 @@ def training_forward(network: nn.Module, backend: str = "auto") -> Callable[...,
         return reference
     if backend == "compile":
         return torch.compile(reference)
+    if backend == "auto" and not on_cpu(network):
+        return reference
     reasons = not_supported_reasons(network)
     if not reasons:
         forward = next(forward for kind, forward in _FORWARDS.items() if isinstance(network, kind))
@@ -62,8 +64,23 @@ def not_supported_reasons(network: nn.Module) -> list[str]:
         return [f"only {names} have a forward of operators"]
     if extension.MODULE is None:
         return [extension.REASON]
-    devices = {weight.device.type for weight in network.parameters()} - {"cpu"}
-    return [f"attention has no kernel for {device} yet" for device in sorted(devices)]
+    return [reason for device in sorted(_devices(network)) if (reason := _why_not(device))]
+
+
+def on_cpu(network: nn.Module) -> bool:
+    """Whether every parameter lies on the CPU."""
+    return _devices(network) <= {"cpu"}
+
+
+def _devices(network: nn.Module) -> set[str]:
+    return {weight.device.type for weight in network.parameters()}
+
+
+def _why_not(device: str) -> str | None:
+    """Why some operator cannot run on a type of device."""
+    if device not in ("cpu", "cuda"):
+        return f"no kernels are written for {device}"
+    return next((reason for operator in OPERATORS.values() if (reason := operator.why_not(device))), None)
 
 
 class _Denoiser:
