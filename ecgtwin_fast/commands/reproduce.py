@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +111,7 @@ def _evaluate(store, out: Path, config: EvaluationConfig, device: str | None) ->
     from ..training.run import MODEL, load_trained
 
     folder = out / FOLDER
-    if (folder / REPORT).is_file() and asdict(config).items() <= read_json(folder / REPORT)["settings"].items():
+    if (folder / REPORT).is_file() and config.to_json().items() <= read_json(folder / REPORT)["settings"].items():
         print(f"evaluation: done already: {folder / PAGE}", file=sys.stderr)
         return
     report = evaluate(out / MODEL, load_trained(out, "clip"), store, out, config, device)

@@ -61,6 +61,10 @@ class EvaluationConfig:
         """How ECGs are made here."""
         return Sampling(self.sampler, self.steps, self.seed, self.batch)
 
+    def to_json(self) -> dict[str, Any]:
+        """As a report's settings hold it."""
+        return {**asdict(self), "curve": [str(point) for point in self.curve]}
+
     def __post_init__(self) -> None:
         for name in ("count", "steps", "batch"):
             if getattr(self, name) < 1:
@@ -157,7 +161,7 @@ def benchmark(
         },
         "training": {stage: summary for stage, (summary, _) in curves_of.items()},
         "settings": {
-            **asdict(config),
+            **config.to_json(),
             "generators": {**{name: model.name for name, model in models.items()}, **_texts(generated)},
             "trained on": [str(one.path) for one in training or [store]],
             "backend": ", ".join(dict.fromkeys(backend for _, backend in made)),
