@@ -69,12 +69,12 @@ def _warn_fallback(device: str) -> None:
     )
 
 
-def compiled(x: Tensor, devices: tuple[str, ...] = ("cpu", "cuda")) -> bool:
-    """Whether kernels exist for the device of x, one of `devices`; where the build lacks them, says so once."""
+def compiled(x: Tensor) -> bool:
+    """Whether kernels exist for the device of x; where the build lacks them, says so once."""
     device = x.device.type
-    if device in extension.DEVICES and device in devices:
+    if device in extension.DEVICES:
         return True
-    if device not in extension.DEVICES and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():
         _warn_fallback(device)
     return False
 
