@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from ecgtwin_fast.training.latents import Latents, base_vectors, encoded
 from ecgtwin_fast.training.log import read_history
 from ecgtwin_fast.training.loop import Draw
 from ecgtwin_fast.training.run import load_trained, train_stage
+from ecgtwin_fast.training.whitening import Whitening
 
 STAGES = ("autoencoder", "extractor", "denoiser", "clip", "diffusets")
 TINY = {"widths": (16, 16, 16, 16), "groups": 4}
@@ -216,7 +218,7 @@ def denoiser_stage(store: Store, *options: str) -> DenoiserStage:
     torch.manual_seed(0)
     sizes = {"hidden": 32, "depth": 1, "heads": 2, "base_width": 16, "text_width": TEXT_WIDTH}
     bases = np.random.default_rng(1).normal(size=(len(store), 16)).astype(np.float32)
-    return DenoiserStage(models.create("dit", **sizes), store, fixed_latents(store), bases, config)
+    return DenoiserStage(models.create(config.network, **sizes), store, fixed_latents(store), bases, config)
 
 
 def one_step(stage, step: int = 0) -> tuple[Draw, dict[str, float]]:
@@ -242,6 +244,35 @@ def test_denoiser_loss_is_the_weighted_noise_error_summed_per_record(store, weig
     assert numbers["loss"] == pytest.approx(float((factor * error).mean() + 0.1 * clean), rel=1e-4)
     assert numbers["noise_error"] == pytest.approx(float(error.mean()) / 512, rel=1e-4)
     assert all(p.grad is not None for p in stage.network.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dit", "dit_adaln", "dit_attn"])
+def test_training_on_whitened_statements_folds_into_the_network(store, name):
+    stages = [denoiser_stage(store, f"network={name}", f"standardise={value}") for value in ("true", "false")]
+    folded = copy.deepcopy(stages[0].network)
+    for parameter in folded.parameters():
+        parameter.normal_(0, 0.1)
+    trained = copy.deepcopy(folded)
+    stages[0].finish(folded)
+    (_, _, *whitened), (x, _, *plain) = (
+        map(torch.from_numpy, stage.fetch(Draw.of(0, 0, Processes()))) for stage in stages
+    )
+    predictions = []
+    for network, (t, base, text, mask, vector) in ((trained, whitened), (folded, plain)):
+        predictions.append(network(x, t, text, mask, vector, base))
+    assert float((whitened[2] - plain[2]).abs().max()) > 0.1
+    torch.testing.assert_close(predictions[0], predictions[1], rtol=1e-3, atol=1e-4)
+
+
+def test_whitening_makes_mean_zero_and_directions_alike():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 4)) @ np.diag([1, 0.5, 0.2, 0]) + rng.normal(size=4)
+    weights = rng.integers(1, 9, size=50)
+    white = Whitening.of(vectors, weights)(vectors)
+    np.testing.assert_allclose(np.average(white, axis=0, weights=weights), 0, atol=1e-6)
+    spread = np.linalg.eigvalsh(np.cov(white.T, aweights=weights, ddof=0))
+    assert spread[0] == pytest.approx(0, abs=1e-6) and spread[1] > 0.9 and spread[3] < 1
 
 
 def test_base_dimensions_are_dropped_for_the_whole_batch(store):

@@ -85,15 +85,17 @@ class Store:
         index = np.atleast_1d(np.asarray(index))
         return self._digital[index] * self._millivolt[index, None, None]
 
-    def condition(self, index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def condition(self, index, embeddings: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Condition of B records, float32: text (B, T, text_width), mask (B, T) of ones and zeros, patient (B, 3).
 
-        T is the longest report among them; shorter ones are padded with zeros.
+        T is the longest report among them; shorter ones are padded with row 0. embeddings: in place of the store's own,
+        a row for each of its statements; the store's row 0 is zeros.
         """
         index = np.atleast_1d(np.asarray(index))
         tokens = self.tokens[index]
         tokens = tokens[:, : max(1, int((tokens > 0).sum(1).max(initial=0)))]
-        return self.embeddings[tokens], (tokens > 0).astype(np.float32), self.patient[index]
+        text = (self.embeddings if embeddings is None else embeddings)[tokens]
+        return text, (tokens > 0).astype(np.float32), self.patient[index]
 
     def name(self, row: int) -> str:
         """What the data set calls the record."""

@@ -23,7 +23,7 @@ FOLDERS = {"ecgtwin": BUNDLED, "diffusets": BUNDLED_DIFFUSETS}
 SHARED = {"ecgtwin": {}, "diffusets": {"decoder": f"../{BUNDLED.name}/decoder.safetensors"}}
 """Both models have one decoder."""
 STAGES = ("autoencoder", "extractor", "denoiser", "diffusets", "clip")
-REAL_SHARES = {"autoencoder": 0.5, "denoiser": 0.35, "diffusets": 0.35}
+REAL_SHARES = {"autoencoder": 0.45, "denoiser": 0.35, "diffusets": 0.35}
 """Of a batch."""
 
 

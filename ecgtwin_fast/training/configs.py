@@ -111,7 +111,8 @@ class DenoiserConfig(NoiseConfig):
     base_dropout: share of the base vector's dimensions that are zeroed, the same for the whole batch. per_patient,
     both_orders: as of the extractor. real_share: of a batch's pairs. identity_start: blocks begin as the identity and
     the output at zero (Peebles and Xie 2023), and the position-carrying bias of the input strong, which makes rhythm
-    learnable sooner. network: "dit", or the paper's ablations "dit_adaln" and "dit_attn". without: for ablations, what
+    learnable sooner. standardise: train on whitened statements, and fold the whitening into the trained network, which
+    then takes them as they are. network: "dit", or the paper's ablations "dit_adaln" and "dit_attn". without: for ablations, what
     the denoiser never sees: "base", the base vector, or "report"; the weights that take it are and stay zero. sizes: of
     the network.
     """
@@ -122,6 +123,7 @@ class DenoiserConfig(NoiseConfig):
     per_patient: int | None = None
     both_orders: bool = False
     identity_start: bool = False
+    standardise: bool = False
     network: str = "dit"
     without: str | None = None
 
@@ -137,8 +139,8 @@ class DenoiserConfig(NoiseConfig):
 class DiffuSETSConfig(NoiseConfig):
     """DiffuSETS's U-Net (arXiv 2501.05932), on single records. The number of epochs and the rates are ours.
 
-    standardise: train on condition tokens whose numbers have mean 0, prompt and patient weighing alike, and fold that
-    into the trained network, which then takes the published ones. sizes: of "unet".
+    standardise: train on condition tokens of mean 0 with whitened prompts, prompt and patient weighing alike, and fold
+    that into the trained network, which then takes the published ones. sizes: of "unet".
     """
 
     loop: LoopConfig = LoopConfig(epochs=100, batch=512, learning_rate=1e-3, final_learning_rate=1e-5)

@@ -15,10 +15,11 @@ from ..engine.training import training_forward
 from ..errors import StoreError
 from ..models.vae import Decoder
 from .configs import DenoiserConfig
-from .denoiser_start import Denoiser
+from .denoiser_start import Denoiser, text_columns
 from .latents import Latents
 from .loop import Draw
 from .noise import SAMPLES, draw_latents, draw_timesteps, noise_backward, sample_records
+from .whitening import Whitening
 
 
 class DenoiserStage:
@@ -48,6 +49,13 @@ class DenoiserStage:
         self._decoder, self._folder = decoder, folder
         self._forward = training_forward(network, config.loop.backend)
         self._pools = training_pairs(store, config)
+        self._whitening: Whitening | None = None
+        self._embeddings = store.embeddings
+        if config.standardise:
+            tokens = store.tokens[store.rows(test=False)]
+            counts = np.bincount(tokens[tokens > 0], minlength=len(store.embeddings))
+            self._whitening = Whitening.of(store.embeddings, counts)
+            self._embeddings = self._whitening(store.embeddings)
 
     def fetch(self, draw: Draw) -> tuple[np.ndarray, ...]:
         """This process's x0, noise (b, C, L), timesteps (b,), base vectors (b, W), text, mask and patient vectors."""
@@ -57,7 +65,7 @@ class DenoiserStage:
         kept = draw.rng.random(self.bases.shape[1]) >= config.base_dropout
         x0, noise = draw_latents(draw, self.latents, target, batch)
         base = self.bases[reference] * kept.astype(np.float32)
-        return x0, noise, t, base, *self.store.condition(target)
+        return x0, noise, t, base, *self.store.condition(target, self._embeddings)
 
     def step(self, draw: Draw) -> dict[str, Tensor]:
         x0, noise, t, base, text, mask, patient = map(draw.on_device, draw.batch)
@@ -81,7 +89,7 @@ class DenoiserStage:
         device = next(network.parameters()).device
         text, mask, patient = (
             torch.from_numpy(part).to(device).expand(SAMPLES, *part.shape[1:])
-            for part in self.store.condition([target])
+            for part in self.store.condition([target], self._embeddings)
         )
         base = torch.from_numpy(self.bases[[reference]]).to(device).expand(SAMPLES, -1)
         twins = sample_records(
@@ -93,6 +101,11 @@ class DenoiserStage:
         )
         path = self._folder / "samples" / f"step_{step:06d}.png"
         return plot_twins(self.store.record(reference), twins, path, title=f"Twins after {step} steps")
+
+    def finish(self, network: Denoiser) -> None:
+        """Fold the whitening into the layer that takes the statements: it then takes them as they are."""
+        if self._whitening is not None:
+            self._whitening.fold(network.text_projector, text_columns(network))
 
     def _sample_pair(self) -> np.ndarray:
         """The first pair of the test fold; where it has none, of the training records."""

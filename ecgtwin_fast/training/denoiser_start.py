@@ -37,13 +37,18 @@ def blind(denoiser: Denoiser, what: str) -> None:
     if what == "base":
         nn.init.zeros_(denoiser.ib_projector.weight).requires_grad_(False)
         return
-    weight, width = denoiser.text_projector.weight, denoiser.text_width
-    # The patient's numbers come before the text in ECGTwin's own denoiser, after it in the ablations.
-    text = slice(-width, None) if isinstance(denoiser, DiT) else slice(width)
+    weight = denoiser.text_projector.weight
     seen = torch.ones_like(weight)
-    seen[:, text] = 0
+    seen[:, text_columns(denoiser)] = 0
     weight *= seen
     weight.register_hook(lambda gradient: gradient * seen.to(gradient))
+
+
+def text_columns(denoiser: Denoiser) -> slice:
+    """Where the statement is in the input of `denoiser.text_projector`: after the patient's numbers in ECGTwin's own
+    denoiser, before them in the ablations."""
+    width = denoiser.text_width
+    return slice(-width, None) if isinstance(denoiser, DiT) else slice(width)
 
 
 def _zero(*layers: nn.Linear) -> None:

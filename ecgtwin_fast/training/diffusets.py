@@ -19,6 +19,7 @@ from .configs import DiffuSETSConfig
 from .latents import Latents
 from .loop import Draw
 from .noise import SAMPLES, draw_latents, draw_timesteps, noise_backward, sample_records
+from .whitening import Whitening
 
 _PROMPTS = 1024
 """Embedded at a time."""
@@ -50,10 +51,7 @@ class DiffuSETSStage:
         real = store.real[self._rows]
         self._pools = [self._rows] if config.real_share is None else [self._rows[real], self._rows[~real]]
         self._prompts, self._patient = embedded_prompts(store), patient_numbers(store, network.patient_keys)
-        width = self._prompts.shape[1] + self._patient.shape[1]
-        self._mean, self._scale = np.zeros(width), np.ones(width)
-        if config.standardise:
-            self._mean, self._scale = self._standard()
+        self._standard = self._whitening() if config.standardise else None
 
     def fetch(self, draw: Draw) -> tuple[np.ndarray, ...]:
         """This process's x0, noise (b, C, L), timesteps (b,) and condition tokens (b, 1, text width + numbers)."""
@@ -69,7 +67,7 @@ class DiffuSETSStage:
     def tokens(self, rows: np.ndarray) -> np.ndarray:
         """Condition tokens float32 (b, 1, text width + numbers) of records, standardised where the stage does that."""
         joined = np.concatenate([self._prompts[self.store.report_key[rows]], self._patient[rows]], axis=1)
-        return ((joined - self._mean) * self._scale).astype(np.float32)[:, None]
+        return (joined if self._standard is None else self._standard(joined))[:, None]
 
     def sample(self, network: DiffuSETSUNet, step: int) -> Path | None:
         """ECGs under the condition of a test record, with the weights of this step."""
@@ -90,16 +88,11 @@ class DiffuSETSStage:
         path = self._folder / "samples" / f"step_{step:06d}.png"
         return plot_twins(None, records, path, title=f"ECGs after {step} steps")
 
-    @torch.no_grad()
     def finish(self, network: DiffuSETSUNet) -> None:
         """Fold the standardisation into the layers that take the condition token: they then take it as it is."""
-        mean, scale = torch.from_numpy(self._mean), torch.from_numpy(self._scale)
         for module in network.modules():
-            if isinstance(module, ConditionAttention):
-                linear = module.value_combiner
-                weight = linear.weight.double() * scale.to(linear.weight.device)
-                linear.bias -= (weight @ mean.to(weight.device)).float()
-                linear.weight.copy_(weight)
+            if self._standard is not None and isinstance(module, ConditionAttention):
+                self._standard.fold(module.value_combiner)
 
     def _predict(self, forward, tokens: Tensor):
         """forward(x, t) under these tokens."""
@@ -107,17 +100,18 @@ class DiffuSETSStage:
         condition = dict(zip(self.network.patient_keys, numbers, strict=True))
         return functools.partial(forward, text_embed=text, condition=condition)
 
-    def _standard(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale, each (text width + numbers,), by which tokens of the training records get mean 0, and prompt
-        and patient numbers the same total variance, the text width each."""
-        counts = np.bincount(self.store.report_key[self._rows], minlength=len(self._prompts)) / len(self._rows)
-        text_mean = counts @ self._prompts.astype(np.float64)
-        spread = np.sqrt(counts @ np.square(self._prompts - text_mean).sum(1))
-        patient, width = self._patient[self._rows].astype(np.float64), len(text_mean)
+    def _whitening(self) -> Whitening:
+        """By which tokens of the training records get mean 0, prompts are white, and the patient's numbers get as large
+        a total variance as the prompt."""
+        counts = np.bincount(self.store.report_key[self._rows], minlength=len(self._prompts))
+        text, patient = Whitening.of(self._prompts, counts), self._patient[self._rows].astype(np.float64)
+        spread = np.sqrt(np.average(np.square(text(self._prompts)).sum(1), weights=counts))
         deviation = patient.std(0) * np.sqrt(max(1, patient.shape[1]))
-        total = np.concatenate([np.full(width, spread), deviation])
-        scale = np.where(total > 1e-6, np.sqrt(width) / np.maximum(total, 1e-6), 1.0)
-        return np.concatenate([text_mean, patient.mean(0)]), scale
+        scale = np.where(deviation > 1e-6, spread / np.maximum(deviation, 1e-6), 1.0)
+        matrix = np.zeros((len(text.mean) + len(scale),) * 2)
+        matrix[: len(text.mean), : len(text.mean)] = text.matrix
+        np.fill_diagonal(matrix[len(text.mean) :, len(text.mean) :], scale)
+        return Whitening(np.concatenate([text.mean, patient.mean(0)]), matrix)
 
 
 def embedded_prompts(store: Store) -> np.ndarray:

@@ -5,15 +5,16 @@ from __future__ import annotations
 _SMALL = {
     "autoencoder": {
         "loop": {
-            "steps": 4200, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "schedule": "cosine",
-            "warmup": 100, "weight_decay": 1e-4, "ema": 0.998, "clip": 100.0, "checkpoint_seconds": 60.0,
+            "steps": 12_000, "batch": 16, "learning_rate": 2.5e-4, "final_learning_rate": 2e-5, "schedule": "cosine",
+            "warmup": 400, "weight_decay": 1e-4, "ema": 0.999, "clip": 50.0, "checkpoint_seconds": 60.0,
         },
-        "sizes": {"widths": (32, 64, 128, 128), "groups": 8},
-        "kl_ramp_steps": 1000, "scale_range": (0.7, 1.4), "standardise": True,
+        "sizes": {"widths": (32, 96, 192, 256), "groups": 8},
+        "kl_ramp_steps": 1000, "scale_range": (0.7, 1.4), "lead_mix": 0.15, "shift": True, "lead_balance": 0.02,
+        "standardise": True,
     },
     "extractor": {
         "loop": {
-            "steps": 400, "batch": 160, "learning_rate": 1e-3, "final_learning_rate": 1e-5, "warmup": 100,
+            "steps": 700, "batch": 160, "learning_rate": 1e-3, "final_learning_rate": 1e-5, "warmup": 100,
             "clip": 1.0, "checkpoint_seconds": 60.0,
         },
         "sizes": {"hidden": 128, "layers": 2, "heads": 4, "feed_forward": 512},
@@ -21,11 +22,12 @@ _SMALL = {
     },
     "denoiser": {
         "loop": {
-            "steps": 8000, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
+            "steps": 9000, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
             "weight_decay": 1e-4, "ema": 0.999, "clip": 500.0, "checkpoint_seconds": 60.0, "sample_every": 1000,
         },
         "sizes": {"hidden": 128, "depth": 6, "heads": 4, "clip_sample_range": 6.0},
         "focus": (50, 700), "snr_weight": "soft", "snr_gamma": 1.0, "both_orders": True, "identity_start": True,
+        "standardise": True,
     },
     "clip": {
         "loop": {"steps": 3000, "batch": 64, "warmup": 100, "checkpoint_seconds": 60.0},
@@ -59,7 +61,7 @@ _SMOKE = {
             "final_learning_rate": 1e-4,
         },
         "sizes": {"hidden": 64, "depth": 1, "heads": 2, "clip_sample_range": 6.0},
-        "both_orders": True, "identity_start": True,
+        "both_orders": True, "identity_start": True, "standardise": True,
     },
     "clip": {
         "loop": _SMOKE_LOOP,
