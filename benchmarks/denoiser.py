@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from machine import FACTS, Peak, facts
+from machine import FACTS, GPUPeak, Peak, facts
 from results_csv import append_csv, parse_with_csv
 from tasks import SINGLE, Contestant, Decoding, Denoising, Task, WrongAnswer, verify_all
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ecgtwin_fast.engine.cpu_support import precision_reasons
@@ -27,6 +27,10 @@ from ecgtwin_fast.models.ecgtwin import DiT
 from ecgtwin_fast.pretrained import find_model, read_model
 
 SHORTEST_SECONDS = 0.1
+OURS = {"cpu": "cpu", "cuda": "triton"}
+"""The backend that is timed, by device."""
+MODES = {"compile": None, "autotune": "max-autotune"}
+"""Of torch.compile."""
 COLUMNS = (
     *("what", "contestant", "weights", "batch", "steps", "tokens", "rounds", "p20_ms", "p50_ms", "p80_ms"),
     *("records_per_s", "records_per_s_25", "records_per_s_1000", "gflop_per_s"),
@@ -34,10 +38,11 @@ COLUMNS = (
 )
 
 
-def seconds_per_call(call: Callable[[], object]) -> float:
+def seconds_per_call(call: Callable[[], Tensor]) -> float:
     calls, began = 0, time.perf_counter()
     while True:
-        call()
+        if call().is_cuda:
+            torch.cuda.synchronize()
         calls += 1
         elapsed = time.perf_counter() - began
         if elapsed >= SHORTEST_SECONDS:
@@ -51,7 +56,7 @@ class Times(NamedTuple):
     peak: float | None
 
 
-def measure(task: Task, networks: dict[Contestant, nn.Module], rounds: int, peak: Peak, bar: tqdm) -> Times:
+def measure(task: Task, networks: dict[Contestant, nn.Module], rounds: int, peak: Peak | GPUPeak, bar: tqdm) -> Times:
     """Each contestant in turn, and the peak, in every round."""
     seconds: dict[Contestant, list[float]] = {contestant: [] for contestant in networks}
     peaks = []
@@ -120,7 +125,8 @@ Times whole reverse diffusions (generate_latents with sampler ddim) and decoding
 
   eager    the networks in plain PyTorch, as published; bfloat16 means under autocast
   compile  the same through torch.compile, for each batch size by itself
-  ours     backend "cpu" of this package
+  autotune on a GPU, the same with mode "max-autotune", which uses CUDA graphs
+  ours     this package's backend "cpu", or on a GPU "triton", where decoding is eager
 
 First each contestant's answer is checked, on the weights and the batch that are timed. float32: relative L2 error
 against eager at most 1e-5 for the predicted noise at three timesteps and for the signals, and for ours at most 1e-4
@@ -131,14 +137,15 @@ how to read the table
   ms a step     median over rounds of a whole call by its steps, so with all that a call costs; p20 and p80 beside it
   GFLOP/s       products of the published operations: 1.76 GFLOP a record and step at the published size, 8.7 GFLOP a
                 decoded record, counted as direct convolutions. An algorithm that needs fewer counts no less.
-  % of peak     of bfloat16 products with all operands in registers on all threads, measured between the rounds by
-                peak.cpp; empty without AVX512_BF16 or without a C++ compiler (CXX, default c++)
+  % of peak     of bfloat16 products, measured between the rounds: on a CPU with all operands in registers on all
+                threads by peak.cpp, empty without AVX512_BF16 or without a C++ compiler (CXX, default c++); on a GPU of
+                square matrices, 8192 wide, by torch.matmul
   x eager       median over rounds of eager float32's time by this contestant's: above 1 is faster
   x best peer   the same against the fastest that is not ours
   rec/s         records a second: 25 or 1000 steps at that ms a step, and decoding by the contestant's own decoder
 
-All use torch.get_num_threads() threads; OMP_NUM_THREADS sets it. The first run also waits for torch.compile, some
-minutes; later ones find its cache. On a busy machine trust ratios more than times, and take more rounds.
+On a CPU all use torch.get_num_threads() threads; OMP_NUM_THREADS sets it. The first run also waits for torch.compile,
+some minutes; later ones find its cache. On a busy machine trust ratios more than times, and take more rounds.
 
 examples
   python benchmarks/denoiser.py                                      published size, drawn weights, no download
@@ -158,7 +165,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument("--device", choices=list(OURS), default="cpu")
     many = {"type": positive, "metavar": "N"}
     parser.add_argument("--batch", nargs="+", default=[1, 8, 32], help="records at a time (default 1 8 32)", **many)
     parser.add_argument("--steps", default=20, help="steps of a timed call, 1..1000 (default 20)", **many)
@@ -170,6 +177,8 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     given = parse_with_csv(parser, COLUMNS + FACTS)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device")
     return given
 
 
@@ -184,20 +193,26 @@ def networks_of(weights: str) -> tuple[DiT, nn.Module]:
     return networks["denoiser"].requires_grad_(), networks["decoder"].requires_grad_()
 
 
-def contestants(with_compile: bool) -> list[Contestant]:
-    kinds = ("eager", "compile", "ours") if with_compile else ("eager", "ours")
-    chosen = [Contestant(kind, dtype) for kind in kinds for dtype in (torch.float32, torch.bfloat16)]
-    reasons = precision_reasons(torch.bfloat16)
+def contestants(device: str, with_compile: bool) -> list[Contestant]:
+    """Max-autotune in bfloat16 alone: the fastest that PyTorch has, and minutes to find."""
+    dtypes = (torch.float32, torch.bfloat16)
+    chosen = [Contestant(kind, d) for kind in ("eager", "compile")[: 1 + with_compile] for d in dtypes]
+    if with_compile and device == "cuda":
+        chosen.append(Contestant("autotune", torch.bfloat16))
+    chosen += [Contestant("ours", dtype, OURS[device]) for dtype in dtypes]
+    reasons = precision_reasons(torch.bfloat16) if device == "cpu" else []
     if reasons:
         print(f"ours bfloat16 is left out: {'; '.join(reasons)}")
         chosen.pop()
     return chosen
 
 
-def figures(task: Task, entered: list[Contestant], rounds: int, peak: Peak, bar: tqdm) -> list[dict[str, object]]:
+def figures(
+    task: Task, entered: list[Contestant], rounds: int, peak: Peak | GPUPeak, bar: tqdm
+) -> list[dict[str, object]]:
     """Verified and measured: a row for each contestant."""
-    compiled = torch.compile(task.network, dynamic=False)
-    networks = {contestant: compiled if contestant.kind == "compile" else task.network for contestant in entered}
+    compiled = {kind: torch.compile(task.network, dynamic=False, mode=mode) for kind, mode in MODES.items()}
+    networks = {contestant: compiled.get(contestant.kind, task.network) for contestant in entered}
     verify_all(task, networks, bar)
     rows = rows_of(task, measure(task, networks, rounds, peak, bar), peak.kind)
     torch.compiler.reset()
@@ -205,11 +220,14 @@ def figures(task: Task, entered: list[Contestant], rounds: int, peak: Peak, bar:
 
 
 def contest(given: argparse.Namespace, folder: Path) -> None:
-    denoiser, decoder = networks_of(given.weights)
+    denoiser, decoder = (network.to(given.device) for network in networks_of(given.weights))
+    # Convolutions of the float32 contestants in float32, as on a CPU; products of matrices are by default.
+    torch.backends.cudnn.allow_tf32 = False
     most = denoiser.c_pos_embed.pos_encoding.shape[1]
     if given.tokens > most:
         raise ConditionError(f"--tokens is {given.tokens}, but this model takes {most} statements at most")
-    entered, peak, known = contestants(not given.no_compile), Peak(folder, torch.get_num_threads()), facts(given.device)
+    entered, known = contestants(given.device, not given.no_compile), facts(given.device)
+    peak = GPUPeak() if given.device == "cuda" else Peak(folder, torch.get_num_threads())
     print(", ".join(f"{name} {value}" for name, value in known.items()))
     if peak.reason:
         print(f"the percentage of the bfloat16 peak is left out: {peak.reason}")

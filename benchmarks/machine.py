@@ -15,6 +15,7 @@ from ecgtwin_fast import extension
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = ("device", "threads", "torch", "python", "ecgtwin_fast", "cpu_level", "commit")
 PEAK_SECONDS = 0.1
+GPU_PRODUCTS = 20
 
 
 def processor() -> str:
@@ -68,6 +69,26 @@ class Peak:
     def _run(self) -> tuple[str, float]:
         kind, rate = _output(str(self._program), str(self._threads), str(PEAK_SECONDS)).split()
         return kind, float(rate)
+
+
+class GPUPeak:
+    """Of this GPU's bfloat16 products: square matrices of random numbers; interface as of `Peak`."""
+
+    kind, reason = "bfloat16", None
+
+    def __init__(self, size: int = 8192):
+        self._factors = [torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+
+    def measure(self) -> float:
+        """GFLOP/s."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.matmul(*self._factors)
+        begin.record()
+        for _ in range(GPU_PRODUCTS):
+            torch.matmul(*self._factors)
+        end.record()
+        end.synchronize()
+        return GPU_PRODUCTS * 2 * len(self._factors[0]) ** 3 / begin.elapsed_time(end) * 1e-6
 
 
 def _output(*command: str) -> str:

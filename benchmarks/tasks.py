@@ -33,25 +33,24 @@ class WrongAnswer(Exception):
 
 
 class Contestant(NamedTuple):
-    """One way to compute: kind "eager", "compile" or "ours", in float32 or bfloat16 (for PyTorch that is autocast)."""
+    """One way to compute: kind "eager", "compile", "autotune" or "ours", in float32 or bfloat16 (for PyTorch that is
+    autocast), by a backend of this package: of PyTorch's own ways that is the reference."""
 
     kind: str
     dtype: torch.dtype
+    backend: str = "reference"
 
     @property
     def name(self) -> str:
         return f"{self.kind} {str(self.dtype).removeprefix('torch.')}"
-
-    @property
-    def backend(self) -> str:
-        return "cpu" if self.kind == "ours" else "reference"
 
 
 SINGLE, HALF = (Contestant("eager", dtype) for dtype in (torch.float32, torch.bfloat16))
 
 
 class Denoising:
-    """Whole calls of `generate_latents`; every record has a report, a patient and a base vector of its own.
+    """Whole calls of `generate_latents`; every record has a report, a patient and a base vector of its own. All of it
+    is on the network's device.
 
     Attributes:
         network: the eager network; methods take it or its compiled form. batch: records. units: steps of a timed call.
@@ -63,13 +62,14 @@ class Denoising:
     def __init__(self, network: DiT, batch: int, steps: int, tokens: int):
         self.network, self.batch, self.units = network, batch, steps
         self.flop = denoiser_flop(network)
+        self._device = network.x_embedder.weight.device
         self.conditions = {
-            "text_embed": inp("benchmark text", (batch, tokens, network.text_width), normalised=True),
+            "text_embed": inp("benchmark text", (batch, tokens, network.text_width), normalised=True).to(self._device),
             "text_mask": None,
-            "patient": inp("benchmark patient", (batch, PATIENT_WIDTH)),
-            "base_vector": inp("benchmark base", (batch, network.base_width)),
+            "patient": inp("benchmark patient", (batch, PATIENT_WIDTH)).to(self._device),
+            "base_vector": inp("benchmark base", (batch, network.base_width)).to(self._device),
         }
-        self._x = inp("benchmark x", (batch, network.channels, network.length))
+        self._x = inp("benchmark x", (batch, network.channels, network.length)).to(self._device)
 
     def run(self, network: nn.Module, backend: str, dtype: torch.dtype, steps: int | None = None) -> Tensor:
         """What is timed, or with `steps` a shorter or longer one."""
@@ -91,23 +91,26 @@ class Denoising:
     def exact(self) -> Tensor:
         network = copy.deepcopy(self.network).double()
         given = [None if value is None else value.double() for value in self.conditions.values()]
-        timesteps = (torch.full((self.batch,), timestep) for timestep in PROBED_TIMESTEPS)
+        timesteps = (torch.full((self.batch,), timestep, device=self._device) for timestep in PROBED_TIMESTEPS)
         return torch.stack([network(self._x.double(), t, *given) for t in timesteps])
 
 
 class Decoding:
-    """Latents to signals; attributes as of `Denoising`, with one unit to a call."""
+    """Latents to signals; attributes as of `Denoising`, with one unit to a call. On a GPU no backend has a decoder of
+    its own: all decode by the reference.
+    """
 
     what, units = "decoder", 1
 
     def __init__(self, network: nn.Module, batch: int, channels: int, length: int):
         self.network, self.batch = network, batch
-        self._latents = inp("benchmark x", (batch, channels, length))
+        self._latents = inp("benchmark x", (batch, channels, length)).to(next(network.parameters()).device)
         with FlopCounterMode(display=False) as counter:
             copy.deepcopy(network).to("meta")(torch.empty(1, channels, length, device="meta"))
         self.flop = counter.get_total_flops()
 
     def run(self, network: nn.Module, backend: str, dtype: torch.dtype) -> Tensor:
+        backend = "reference" if self._latents.is_cuda else backend
         return decode(network, self._latents, backend=backend, dtype=dtype).signals
 
     answer = run
@@ -165,6 +168,7 @@ def verify_all(task: Task, networks: dict[Contestant, nn.Module], bar: tqdm) -> 
             verify(name, contestant.dtype, task.answer(network, contestant.backend, contestant.dtype), standard)
         bar.update()
     if isinstance(task, Denoising):
-        ours, eager = (task.run(task.network, name, torch.float32, TRAJECTORY_STEPS) for name in ("cpu", "reference"))
+        mine = next(contestant.backend for contestant in networks if contestant.kind == "ours")
+        ours, eager = (task.run(task.network, name, torch.float32, TRAJECTORY_STEPS) for name in (mine, "reference"))
         name = f"{TRAJECTORY_STEPS} steps of ours float32 at batch {task.batch}"
         check(name, relative_error(ours, eager), TRAJECTORY_LIMIT)
