@@ -28,6 +28,8 @@ NETWORKS = {"encoder": "enc", "decoder": "dec", "extractor": "ibe", "denoiser": 
 """Of ECGTwin, by role."""
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_DIFFUSETS = Path(__file__).parent / "bundled_diffusets"
+BUNDLED_CLIP = Path(__file__).parent / "bundled_evaluation" / "clip"
+"""ECG-text encoder of the evaluation, a folder as training leaves it."""
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 

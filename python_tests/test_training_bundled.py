@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from ecgtwin_fast import ECGTwin
 from ecgtwin_fast.data.leads import MODEL_LEADS
 from ecgtwin_fast.data.preprocess import heart_rate_xqrs
 from ecgtwin_fast.data.simulated import Condition, Patient, simulate_record
 from ecgtwin_fast.data.text import text_encoder
+from ecgtwin_fast.diffusets import DiffuSETS
 from ecgtwin_fast.errors import ECGTwinError
-from ecgtwin_fast.training.bundled import SMOKE, train
+from ecgtwin_fast.pretrained import BUNDLED, BUNDLED_CLIP, BUNDLED_DIFFUSETS
+from ecgtwin_fast.training.bundled import SMOKE, train, write_bundle
 from ecgtwin_fast.training.cohort import Cohort
 from ecgtwin_fast.training.rate_variants import median_beat, rate_variant
+from ecgtwin_fast.training.run import load_trained
 
 
 def test_all_stages_run_and_resume_to_the_same_weights(tmp_path):
-    _, first = train(SMOKE, tmp_path, None)
+    store, first = train(SMOKE, tmp_path, None)
+    check_bundle(write_bundle(tmp_path, store, tmp_path / "package"), first)
     shutil.rmtree(tmp_path / "denoiser")
     _, again = train(SMOKE, tmp_path, None)
     assert list(first) == ["autoencoder", "extractor", "denoiser", "diffusets", "clip"]
@@ -26,6 +33,30 @@ def test_all_stages_run_and_resume_to_the_same_weights(tmp_path):
         for name, value in network.state_dict().items():
             assert value.isfinite().all(), f"{stage}.{name}"
             assert value.equal(again[stage].state_dict()[name]), f"{stage}.{name}"
+
+
+def check_bundle(folders: list[Path], trained: dict[str, torch.nn.Module]) -> None:
+    """The folders hold the trained networks, rounded to 16 bit; both models with one decoder."""
+    ecgtwin, diffusets, clip = folders
+    model, population = ECGTwin.from_pretrained(ecgtwin, "cpu"), DiffuSETS.from_pretrained(diffusets, "cpu")
+    assert not (diffusets / "decoder.safetensors").exists()
+    pairs = [(model.networks["denoiser"], trained["denoiser"]), (model.networks["extractor"], trained["extractor"])]
+    pairs += [(other.networks["decoder"], trained["autoencoder"].decoder) for other in (model, population)]
+    pairs.append((population.networks["denoiser"], trained["diffusets"]))
+    pairs.append((load_trained(clip.parent, "clip"), trained["clip"]))
+    for network, expected in pairs:
+        for name, value in expected.state_dict().items():
+            assert network.state_dict()[name].equal(value.half().to(value.dtype)), name
+
+
+def test_bundled_models_and_their_encoder_are_within_their_sizes():
+    def size(folder: Path) -> int:
+        return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+    assert 0 < size(BUNDLED) <= 32e6 and 0 < size(BUNDLED_DIFFUSETS) <= 8e6
+    # It reads reports as the bundled models do.
+    width = ECGTwin.from_pretrained("bundled", "cpu").config.text_width
+    assert load_trained(BUNDLED_CLIP.parent, "clip").encode_text(torch.zeros(1, width)).isfinite().all()
 
 
 def test_cohort_of_simulated_people(tmp_path):

@@ -34,7 +34,7 @@ holds report.html, one page that needs no other file, and report.json.
 examples:
   A model makes a twin of every test patient:
     ecgtwin-fast prepare simulated 1000 store --visits 3
-    ecgtwin-fast evaluate --real store --model bundled --out evaluation
+    ecgtwin-fast evaluate --real store --model bundled --clip bundled --out evaluation
 
   Generated ECGs of two models side by side: a folder of twins, and a Parquet data set; the ECG-text encoder of a
   run of `ecgtwin-fast train` for CLIP features:
@@ -70,7 +70,9 @@ def add_to(commands) -> None:
         "an ECG under the same condition",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
-    parser.add_argument("--clip", type=Path, metavar="DIR", help="trained ECG-text encoder: RUN/clip of a run folder")
+    parser.add_argument(
+        "--clip", metavar="DIR", help="trained ECG-text encoder: bundled, or RUN/clip of a run folder"
+    )
     parser.add_argument(
         "--extractor",
         metavar="MODEL",
@@ -162,12 +164,13 @@ def _named(values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _clip(folder: Path) -> nn.Module:
+def _clip(name: str) -> nn.Module:
     from ..errors import CheckpointError
+    from ..pretrained import BUNDLED_CLIP
     from ..training.loop import finished
     from ..training.run import load_trained
 
-    folder = folder.resolve()
+    folder = BUNDLED_CLIP if name == "bundled" else Path(name).resolve()
     run = folder.parent if folder.name == "clip" else folder
     if not finished(run / "clip"):
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from ..data.ptbxl import ptbxl_root
 from ..data.store import Store
 from ..data.text import text_encoder
-from ..pretrained import BUNDLED, BUNDLED_DIFFUSETS
+from ..pretrained import BUNDLED, BUNDLED_CLIP, BUNDLED_DIFFUSETS
+from .checkpoint import NETWORK, write_weights
 from .cohort import Cohort
 from .configs import StageConfig, stage_config
-from .run import PRODUCTS, train_stage, write_trained_model
+from .loop import CONFIG, SUMMARY
+from .run import PRODUCTS, load_trained, train_stage, write_trained_model
 
 TEXT_ENCODER, TEXT_WIDTH = "hash", 768
 CARDS = {kind: Path(__file__).with_name(f"{kind}_card.md") for kind in PRODUCTS}
@@ -64,13 +67,28 @@ def train(
     return store, networks
 
 
+def write_bundle(work: Path, store: Store, out: Path) -> list[Path]:
+    """Write what run folder `work` trained as the package has it, 16-bit weights, in folders of `out`; returns them."""
+    folders = []
+    for kind, card in CARDS.items():
+        folder = out / FOLDERS[kind].name
+        text = card.read_text(encoding="utf-8")
+        folders.append(write_trained_model(work, store, folder, text, torch.float16, kind, SHARED[kind]))
+    clip = out / BUNDLED_CLIP.parent.name / BUNDLED_CLIP.name
+    clip.mkdir(parents=True, exist_ok=True)
+    write_weights(clip / NETWORK, load_trained(work, "clip").half())
+    for name in (CONFIG, SUMMARY):
+        shutil.copy(work / "clip" / name, clip / name)
+    return [*folders, clip]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: trains, then writes the model directories with 16-bit weights."""
     parser = argparse.ArgumentParser(
         prog="python -m ecgtwin_fast.training.bundled",
         description="Train a small ECGTwin, a small DiffuSETS and the ECG-text encoder that judges them on simulated "
         "patients and, where ECGTWIN_PTBXL (default ../shared/ecg/ptb-xl) holds PTB-XL, on its patients outside the "
-        "test fold. About four hours on two cores. Interrupted, it goes on at the last checkpoint when called again.",
+        "test fold. About three hours on two cores. Interrupted, it goes on at the last checkpoint when called again.",
     )
     parser.add_argument("out", type=Path, help="folder for the model directories, as the package has them")
     parser.add_argument("--work", type=Path, default=Path("runs/bundled"), help="run folder (default %(default)s)")
@@ -80,10 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     ptbxl = ptbxl_root()
     print(f"real records: {ptbxl or 'none (set ECGTWIN_PTBXL)'}")
     store, _ = train(SMOKE if given.smoke else FULL, given.work, ptbxl, given.seed)
-    for kind, card in CARDS.items():
-        folder = given.out / FOLDERS[kind].name
-        text = card.read_text(encoding="utf-8")
-        write_trained_model(given.work, store, folder, text, torch.float16, kind, SHARED[kind])
+    for folder in write_bundle(given.work, store, given.out):
         print(f"written: {folder}")
 
 

@@ -112,9 +112,9 @@ class DenoiserConfig(NoiseConfig):
     both_orders: as of the extractor. real_share: of a batch's pairs. identity_start: blocks begin as the identity and
     the output at zero (Peebles and Xie 2023), and the position-carrying bias of the input strong, which makes rhythm
     learnable sooner. standardise: train on whitened statements, and fold the whitening into the trained network, which
-    then takes them as they are. network: "dit", or the paper's ablations "dit_adaln" and "dit_attn". without: for ablations, what
-    the denoiser never sees: "base", the base vector, or "report"; the weights that take it are and stay zero. sizes: of
-    the network.
+    then takes them as they are. network: "dit", or the paper's ablations "dit_adaln" and "dit_attn". without: for
+    ablations, what the denoiser never sees: "base", the base vector, or "report"; the weights that take it are and stay
+    zero. sizes: of the network.
     """
 
     loop: LoopConfig = LoopConfig(epochs=30, batch=512, learning_rate=1e-4, final_learning_rate=1e-5)

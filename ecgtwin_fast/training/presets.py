@@ -22,11 +22,11 @@ _SMALL = {
     },
     "denoiser": {
         "loop": {
-            "steps": 9000, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
+            "steps": 20_000, "batch": 32, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
             "weight_decay": 1e-4, "ema": 0.999, "clip": 500.0, "checkpoint_seconds": 60.0, "sample_every": 1000,
         },
         "sizes": {"hidden": 128, "depth": 6, "heads": 4, "clip_sample_range": 6.0},
-        "focus": (50, 700), "snr_weight": "soft", "snr_gamma": 1.0, "both_orders": True, "identity_start": True,
+        "focus": (200, 900), "snr_weight": "soft", "snr_gamma": 0.1, "both_orders": True, "identity_start": True,
         "standardise": True,
     },
     "clip": {
@@ -36,12 +36,12 @@ _SMALL = {
     },
     "diffusets": {
         "loop": {
-            "steps": 8000, "batch": 64, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
+            "steps": 5000, "batch": 64, "learning_rate": 1e-3, "final_learning_rate": 2e-5, "warmup": 300,
             "weight_decay": 1e-4, "ema": 0.999, "clip": 500.0, "checkpoint_seconds": 60.0, "sample_every": 1000,
             "bfloat16": False,
         },
         "sizes": {"widths": (16, 32, 48, 64), "heads": 4, "clip_sample_range": 6.0},
-        "focus": (50, 700), "snr_weight": "soft", "snr_gamma": 1.0, "standardise": True,
+        "focus": (200, 900), "snr_weight": "soft", "snr_gamma": 0.1, "standardise": True,
     },
 }  # fmt: skip
 _SMOKE_LOOP = {"steps": 6, "batch": 8, "warmup": 2, "clip": 100.0, "bfloat16": False, "checkpoint_seconds": 0.5}
