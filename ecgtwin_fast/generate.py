@@ -19,6 +19,7 @@ from .data.record import Record
 from .engine.cpu_decoder import decode
 from .engine.cpu_extractor import extract
 from .engine.latents import generate_latents
+from .engine.threads import one_thread
 from .errors import ConditionError
 from .generator import Condition, Generation, Generator, Signals
 from .samplers import Progress, alphas_cumprod
@@ -62,7 +63,8 @@ class ECGTwin(Generator):
         if None not in (record.report, record.age, record.sex):
             own = Condition(record.report, record.heart_rate, record.age, record.sex)
             text, patient = self.tokens(own)
-        return extract(self.networks["extractor"], latent, text, None, patient).base_vectors[0]
+        with one_thread():
+            return extract(self.networks["extractor"], latent, text, None, patient).base_vectors[0]
 
     def warmup(self, count: int = 1, dtype: torch.dtype = torch.float32) -> None:
         """Pay the costs of first use: weights packed, text encoder loaded, for `count` records at a time in `dtype`."""
@@ -78,7 +80,8 @@ class ECGTwin(Generator):
         """The mean latent (1, channels, 128), scaled, of a prepared record."""
         signal = torch.from_numpy(record.signal)[None].to(self.device)
         no_noise = torch.zeros(1, self.networks["denoiser"].channels, SAMPLES // 8, device=self.device)
-        return self.networks["encoder"](signal, no_noise)[0]
+        with one_thread():
+            return self.networks["encoder"](signal, no_noise)[0]
 
     def generate(
         self,

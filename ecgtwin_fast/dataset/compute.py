@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,9 +59,7 @@ class ModelCompute:
         )
 
     def base_vector(self, record: Record) -> Tensor:
-        # Its rounding may depend on the number of threads, which no record may depend on.
-        with _one_thread():
-            return self._model.base_vector(record).cpu()
+        return self._model.base_vector(record).cpu()
 
     def check(self, condition: Condition) -> None:
         self._model.tokens(condition)
@@ -81,16 +78,6 @@ class ModelCompute:
             return name
         kind = self._model.device.type
         return f"{name} on {kind}" + (f", {torch.get_num_threads()} threads" if kind == "cpu" else "")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def model_digest(model: str) -> str:
