@@ -9,6 +9,7 @@ first compared with the reference's.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -29,8 +30,10 @@ from ecgtwin_fast.pretrained import NETWORKS, ModelConfig
 
 COLUMNS = ("model", "what", "backend", "dtype", "rounds", "p50_ms", "p95_ms", "ratio_reference")
 REPORT, SWAP = "sinus rhythm|left bundle branch block", "sinus rhythm|right bundle branch block"
-LIMITS = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
-"""Largest relative difference of a twin's signals from the reference's."""
+DTYPES = (torch.float32, torch.bfloat16)
+SINGLE_LIMIT = 1e-3
+"""Largest relative difference of a twin's signals from the reference's in float32; in bfloat16 it is twice that of the
+reference under autocast."""
 
 
 def load(name: str) -> ECGTwin:
@@ -52,12 +55,16 @@ def calls(model: ECGTwin) -> dict[tuple[str, str, torch.dtype], Callable[[], np.
     def edit(**how) -> np.ndarray:
         return model.edit(record, REPORT, swap=SWAP, count=1, **how).edits[0][0].signal
 
-    ways = [("reference", torch.float32), *(("cpu", dtype) for dtype in LIMITS if not precision_reasons(dtype))]
+    ways = [("reference", torch.float32), *(("cpu", dtype) for dtype in DTYPES if not precision_reasons(dtype))]
     return {
-        (what, backend, dtype): lambda call=call, backend=backend, dtype=dtype: call(backend=backend, dtype=dtype)
+        (what, backend, dtype): functools.partial(call, backend=backend, dtype=dtype)
         for what, call in (("twin", twin), ("edit", edit))
         for backend, dtype in ways
     }
+
+
+def difference(signal: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(signal - expected) / np.linalg.norm(expected))
 
 
 def main() -> int:
@@ -70,13 +77,15 @@ def main() -> int:
     for name in given.model:
         model = load(name)
         ways = calls(model)
-        for dtype in LIMITS:
+        for dtype in DTYPES:
             model.warmup(dtype=dtype)
         for (what, backend, dtype), call in ways.items():
-            expected = ways[what, "reference", torch.float32]()
-            difference = np.linalg.norm(call() - expected) / np.linalg.norm(expected)
-            if not difference <= LIMITS[dtype]:
-                print(f"error: {name}, {what} by {backend} in {dtype}: differs by {difference:.2g}", file=sys.stderr)
+            expected, limit = ways[what, "reference", torch.float32](), SINGLE_LIMIT
+            if dtype == torch.bfloat16:
+                limit = 2 * difference(call(backend="reference"), expected)
+            found = difference(call(), expected)
+            if not found <= limit:
+                print(f"error: {name}, {what} by {backend} in {dtype}: differs by {found:.2g}", file=sys.stderr)
                 return 1
         times = np.zeros((len(ways), given.rounds))
         for round_ in tqdm(range(given.rounds), desc=name, unit="round", disable=None):
