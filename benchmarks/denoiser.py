@@ -27,8 +27,11 @@ from ecgtwin_fast.models.ecgtwin import DiT
 from ecgtwin_fast.pretrained import find_model, read_model
 
 SHORTEST_SECONDS = 0.1
-OURS = {"cpu": "cpu", "cuda": "triton"}
-"""The backend that is timed, by device."""
+OURS = {
+    "cpu": [("cpu", torch.float32), ("cpu", torch.bfloat16)],
+    "cuda": [("triton", torch.float32), ("triton", torch.bfloat16), ("cuda", torch.bfloat16)],
+}
+"""The backends that are timed, by device."""
 MODES = {"compile": None, "autotune": "max-autotune"}
 """Of torch.compile."""
 COLUMNS = (
@@ -126,7 +129,7 @@ Times whole reverse diffusions (generate_latents with sampler ddim) and decoding
   eager    the networks in plain PyTorch, as published; bfloat16 means under autocast
   compile  the same through torch.compile, for each batch size by itself
   autotune on a GPU, the same with mode "max-autotune", which uses CUDA graphs
-  ours     this package's backend "cpu", or on a GPU "triton", where decoding is eager
+  ours     this package's backend "cpu"; on a GPU "triton" and "cuda", shown by their names, with eager decoding
 
 First each contestant's answer is checked, on the weights and the batch that are timed. float32: relative L2 error
 against eager at most 1e-5 for the predicted noise at three timesteps and for the signals, and for ours at most 1e-4
@@ -199,7 +202,7 @@ def contestants(device: str, with_compile: bool) -> list[Contestant]:
     chosen = [Contestant(kind, d) for kind in ("eager", "compile")[: 1 + with_compile] for d in dtypes]
     if with_compile and device == "cuda":
         chosen.append(Contestant("autotune", torch.bfloat16))
-    chosen += [Contestant("ours", dtype, OURS[device]) for dtype in dtypes]
+    chosen += [Contestant("ours", dtype, backend) for backend, dtype in OURS[device]]
     reasons = precision_reasons(torch.bfloat16) if device == "cpu" else []
     if reasons:
         print(f"ours bfloat16 is left out: {'; '.join(reasons)}")

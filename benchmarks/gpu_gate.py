@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-GPU_TESTS = ("test_cuda_operators.py", "test_triton.py", "test_training_forward.py")
+GPU_TESTS = ("test_cuda_operators.py", "test_triton.py", "test_cuda_backend.py", "test_training_forward.py")
 BATCHES = (1, 16, 132, 264, 1056)
 SHOWN_LINES = 60
 

@@ -1,4 +1,4 @@
-"""Runs every CUDA operator, forward and backward, and the Triton backend, on small inputs of odd shapes.
+"""Runs every CUDA operator, forward and backward, and the backends "triton" and "cuda", on small inputs of odd shapes.
 
 It is what a checker of memory accesses and races watches:
 
@@ -37,9 +37,9 @@ def main() -> None:
     network = models.create("dit", **sizes).cuda().eval().requires_grad_(False)
     condition = {"text_embed": torch.randn(3, 5, 24), "patient": torch.randn(3, 3), "base_vector": torch.randn(3, 16)}
     condition = {key: value.cuda() for key, value in condition.items()} | {"text_mask": None}
-    for dtype in DTYPES:
-        generate_latents(network, **condition, steps=2, backend="triton", dtype=dtype)
-        print("triton", dtype, flush=True)
+    for backend, dtype in (*(("triton", dtype) for dtype in DTYPES), ("cuda", torch.bfloat16)):
+        generate_latents(network, **condition, steps=2, backend=backend, dtype=dtype)
+        print(backend, dtype, flush=True)
     torch.cuda.synchronize()
     missing = {operator.name for operator, _ in CASES.values()} - {operator.name for operator, _ in small.values()}
     if missing:

@@ -34,7 +34,8 @@ class WrongAnswer(Exception):
 
 class Contestant(NamedTuple):
     """One way to compute: kind "eager", "compile", "autotune" or "ours", in float32 or bfloat16 (for PyTorch that is
-    autocast), by a backend of this package: of PyTorch's own ways that is the reference."""
+    autocast), by a backend of this package: of PyTorch's own ways that is the reference. Ours on a GPU are named by
+    their backends."""
 
     kind: str
     dtype: torch.dtype
@@ -42,7 +43,8 @@ class Contestant(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.kind} {str(self.dtype).removeprefix('torch.')}"
+        way = self.kind if self.backend in ("reference", "cpu") else self.backend
+        return f"{way} {str(self.dtype).removeprefix('torch.')}"
 
 
 SINGLE, HALF = (Contestant("eager", dtype) for dtype in (torch.float32, torch.bfloat16))

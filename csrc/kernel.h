@@ -36,6 +36,10 @@ struct Kernel {
   namespace avx512bf16 { void NAME(const ARGS&, int64_t, int64_t); }  \
   namespace cuda { int NAME(const ARGS&, int64_t, void*); }
 
+// Of a kernel that no CPU runs.
+#define ECGTWIN_CUDA_ONLY(NAME, ARGS) \
+  ::ecgtwin::Kernel<ARGS> { {}, ECGTWIN_CUDA_KERNEL(NAME) }
+
 #define ECGTWIN_KERNEL(NAME, ARGS) \
   ::ecgtwin::Kernel<ARGS> { ECGTWIN_CPU_KERNELS(NAME), ECGTWIN_CUDA_KERNEL(NAME) }
 

@@ -58,6 +58,11 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
   m.def(
       "cpu_decode(Tensor[] weights, int[] layers, Tensor latents, int leads, float eps, bool bfloat16, int threads, "
       "Tensor(a!) status) -> Tensor");
+  m.def(
+      "cuda_trajectory(Tensor[] network, Tensor modulation, Tensor base_of, Tensor[] conditions, Tensor coefficients, "
+      "Tensor? noise, Tensor(a!) latents, Tensor(b!) clean, Tensor(c!) taken, int head, int seed, int first_index, "
+      "int first_step, bool draws, int blocks) -> ()");
+  m.def("cuda_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
 }
 
 namespace {

@@ -12,6 +12,9 @@ namespace ecgtwin {
 // Elements 4b .. 4b + 3 of a record's latent come from one counter (b, step, record).
 constexpr int64_t kNormalsPerCounter = 4;
 
+// The step under which initial latents are drawn; the sampler's own are 0, 1, 2, ...
+constexpr uint32_t kInitialStep = 0xFFFFFFFF;
+
 struct Random4 {
   uint32_t r0, r1, r2, r3;
 };
@@ -107,6 +110,17 @@ ECGTWIN_INLINE Normal2 normal_pair(uint32_t for_radius, uint32_t for_angle) {
   const float sine = quadrant & 1u ? c : s;
   return {mul(radius, quadrant == 1u || quadrant == 2u ? -cosine : cosine),
           mul(radius, quadrant >= 2u ? -sine : sine)};
+}
+
+struct Normal4 {
+  float at[kNormalsPerCounter];
+};
+
+// The normals of one counter.
+ECGTWIN_INLINE Normal4 draw_normals(uint32_t counter, uint32_t step, uint64_t record, uint64_t seed) {
+  const Random4 random = philox(counter, step, record, seed);
+  const Normal2 front = normal_pair(random.r0, random.r1), back = normal_pair(random.r2, random.r3);
+  return {{front.cosine, front.sine, back.cosine, back.sine}};
 }
 
 }  // namespace ecgtwin

@@ -170,8 +170,8 @@ class ECGTwin(Generator):
             self.networks["denoiser"], text, mask, patient, base_vectors.to(self.device), sampler=sampler, steps=steps,
             seed=seed, first_index=first_index, backend=backend, dtype=dtype, progress=progress,
         )  # fmt: skip
-        # The decoder has no Triton kernels.
-        decoder_backend = "reference" if backend_ran == "triton" else backend
+        # The decoder has no kernels for a GPU.
+        decoder_backend = "reference" if backend_ran in ("triton", "cuda") else backend
         decoded = decode(self.networks["decoder"], latents, backend=decoder_backend, dtype=dtype)
         return Signals(decoded.signals.cpu().numpy(), backend_ran)
 

@@ -9,8 +9,8 @@ import numpy
 import torch
 
 from ecgtwin_fast import extension
+from ecgtwin_fast.engine import cuda_backend, triton_backend
 from ecgtwin_fast.engine.cpu_support import DTYPES, precision_reasons
-from ecgtwin_fast.engine.triton_backend import machine_reasons
 from ecgtwin_fast.ops import OPERATORS
 from ecgtwin_fast.ops.operator import BACKENDS
 
@@ -51,15 +51,18 @@ def devices() -> dict[str, str]:
 def build() -> dict[str, str]:
     """How the compiled operators were built, or why they are absent."""
     module = extension.MODULE
-    triton = {"Triton engine": _served(machine_reasons(), ", ".join(map(_short, DTYPES)))}
+    on_gpu = {
+        "CUDA engine": _served(cuda_backend.machine_reasons(), "bfloat16"),
+        "Triton engine": _served(triton_backend.machine_reasons(), ", ".join(map(_short, DTYPES))),
+    }
     if module is None:
-        return {"compiled operators": f"absent: {extension.REASON}"} | triton
+        return {"compiled operators": f"absent: {extension.REASON}"} | on_gpu
     return {
         "compiled operators": f"loaded, built for torch {module.torch_version} with {module.compiler}",
         "CPU kernels": f"{', '.join(module.cpu_variants)}; in use: {module.cpu_level()}",
         "CPU engine": "; ".join(_served(precision_reasons(dtype), _short(dtype)) for dtype in DTYPES),
         "GPU architectures": ", ".join(module.cuda_architectures) or "none",
-    } | triton
+    } | on_gpu
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -4,11 +4,13 @@
 
 #include "emulation.h"
 #include "group_norm_silu.h"
+#include "linear.h"
 #include "modulated_norm.h"
 #include "multihead_attention.h"
 #include "rope_embed.h"
 #include "sampler_step.h"
 #include "tanh_gelu.h"
+#include "trajectory.h"
 
 namespace {
 
@@ -61,5 +63,7 @@ EXPORT(multihead_attention_backward, AttentionGradArgs)
 EXPORT(tanh_gelu, GeluArgs)
 EXPORT(group_norm_silu, GroupNormArgs)
 EXPORT(group_norm_silu_backward, GroupNormGradArgs)
+EXPORT(linear, LinearArgs)
+EXPORT(trajectory, TrajectoryArgs)
 
 }  // extern "C"

@@ -37,7 +37,7 @@ def build(folder: Path) -> Path:
     """Compiles what is newer than its object, and links the library."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = [*cuda_check.cuda_sources(), TESTS / "cuda_emulation.cpp", TESTS / "emulation_probe.cu"]
-    headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*.cuh"), *CSRC.glob("cuda/*.h")]
+    headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/**/*.cuh"), *CSRC.glob("cuda/*.h")]
     newest = max(header.stat().st_mtime for header in headers)
 
     def compiled(source: Path) -> Path:
@@ -115,6 +115,22 @@ ARGUMENTS = {
         **fields(c_int64, "channels length groups"),
         eps=c_double,
         dtype=c_int32,
+    ),
+    "linear": structure(
+        "LinearArgs",
+        **fields(c_void_p, "x weight bias out"),
+        **fields(c_int64, "rows columns inner x_stride weight_stride bias_stride"),
+        dtype=c_int32,
+    ),
+    "trajectory": structure(
+        "TrajectoryArgs",
+        **fields(c_void_p, "weights biases embed_weight embed_bias cosine sine final_weight final_bias"),
+        **fields(c_void_p, "modulation base_of keys values score_bias counts condition_of coefficients noise"),
+        **fields(c_void_p, "latents clean taken"),
+        **fields(c_int64, "records channels length width head depth units tokens steps"),
+        **fields(c_uint64, "seed first_index"),
+        first_step=c_uint32,
+        draws=c_int32,
     ),
 }
 ARGUMENTS["multihead_attention_backward"] = structure(

@@ -7,6 +7,7 @@ from golden_data import inp, shapes, weights
 from torch import Tensor, nn
 
 from ecgtwin_fast import models
+from ecgtwin_fast.engine.latents import generate_latents
 
 TIMESTEPS = torch.tensor([1, 500, 998])
 
@@ -17,6 +18,22 @@ def load(name: str) -> nn.Module:
     tables = {key: value for key, value in network.named_buffers() if key.endswith("time_emb.embeddings")}
     network.load_state_dict(weights(name) | tables, strict=True)
     return network.eval().requires_grad_(False)
+
+
+def ddpm25(dit: nn.Module, backend: str, dtype: torch.dtype) -> Tensor:
+    """What `backend` makes of the golden trajectory of that name, on the CPU."""
+    return generate_latents(
+        dit,
+        inp("te5", (3, 5, 768), normalised=True),
+        None,
+        inp("p", (3, 3)),
+        inp("bv", (3, 256)),
+        steps=25,
+        x_init=inp("x0", (3, 4, 128)),
+        noise=torch.stack([inp(f"n{i}", (3, 4, 128)) for i in range(25)]),
+        backend=backend,
+        dtype=dtype,
+    ).latents.cpu()
 
 
 def assert_published_parameters(name: str) -> None:

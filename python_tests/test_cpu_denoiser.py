@@ -15,7 +15,7 @@ import pytest
 import torch
 from cpu_engine import DTYPES, needs, runs
 from golden_data import golden, inp, relative_error
-from golden_networks import TIMESTEPS, load
+from golden_networks import TIMESTEPS, ddpm25, load
 from torch import Tensor, nn
 
 from ecgtwin_fast import models, samplers
@@ -82,23 +82,10 @@ def test_golden_dit(dit, dtype, tokens, mask, key):
 def test_golden_ddpm_trajectory(dit, dtype):
     needs(dtype)
 
-    def trajectory(backend: str, network: nn.Module = dit) -> Tensor:
-        return generate_latents(
-            network,
-            inp("te5", (3, 5, 768), normalised=True),
-            None,
-            inp("p", (3, 3)),
-            inp("bv", (3, 256)),
-            steps=25,
-            x_init=inp("x0", (3, 4, 128)),
-            noise=torch.stack([inp(f"n{i}", (3, 4, 128)) for i in range(25)]),
-            backend=backend,
-            dtype=dtype,
-        ).latents
-
-    error = relative_error(trajectory("cpu"), golden("ddpm25"))
-    limit = 5e-6 if dtype == torch.float32 else 2 * relative_error(trajectory("reference"), golden("ddpm25"))
-    assert error <= limit
+    made, reference = (ddpm25(dit, backend, dtype) for backend in ("cpu", "reference"))
+    expected = golden("ddpm25")
+    limit = 5e-6 if dtype == torch.float32 else 2 * relative_error(reference, expected)
+    assert relative_error(made, expected) <= limit
 
 
 def drawn_case(seed: int) -> tuple[nn.Module, Tensor, int, dict[str, Tensor | None]]:

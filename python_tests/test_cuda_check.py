@@ -1,14 +1,18 @@
-"""csrc/cuda_check.py refuses kernels that spill."""
+"""csrc/cuda_check.py refuses kernels that spill where it costs."""
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
+
+import pytest
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 sys.path.insert(0, str(CSRC))
 
 import cuda_check  # noqa: E402
+import machine_code  # noqa: E402
 
 LOG = """
 ptxas warning : Registers are spilled to local memory in function 'second', 24 bytes spill stores, 32 bytes spill loads
@@ -27,8 +31,61 @@ def test_reads_what_ptxas_says():
     assert cuda_check.kernel_rows(LOG) == [("first", 40, 0), ("second", 255, 56)]
 
 
-def test_a_spill_is_a_fault():
-    assert cuda_check.over_the_bound(cuda_check.kernel_rows(LOG)) == ["second spills 56 bytes, at most 0 are allowed"]
+def instruction(operation: int, jump: int = 0, architecture: str = "80") -> bytes:
+    """jump: instructions from the next one to a branch's target."""
+    words = 4 * jump
+    target = (words >> 8) % 2**48 << 34 | words % 256 << 16 if architecture == "90a" else words % 2**48 << 34
+    return (operation | target).to_bytes(machine_code.SIZE, "little")
+
+
+def two_loops(architecture: str, spilled_inside: bool) -> bytes:
+    """A loop around a loop with a product of matrices; a register is spilled in one of them and taken back outside."""
+    inner = [machine_code.MULTIPLY, machine_code.STORE_LOCAL if spilled_inside else 0x123]
+    outer = [0x123 if spilled_inside else machine_code.STORE_LOCAL]
+    code = [instruction(operation) for operation in inner]
+    code.append(instruction(machine_code.BRANCH, -3, architecture))
+    code += [instruction(operation) for operation in outer]
+    code.append(instruction(machine_code.BRANCH, -5, architecture))
+    code += [instruction(machine_code.LOAD_LOCAL), instruction(machine_code.BRANCH, 2, architecture)]
+    return b"".join(code)
+
+
+def cubin(kernels: dict[str, bytes]) -> bytes:
+    """An ELF file with the sections that matter."""
+    names, bodies, rows = b"\0", b"", []
+    for name, body in {"": b"", **{f".text.{name}": code for name, code in kernels.items()}}.items():
+        rows.append((len(names), 64 + len(bodies), len(body)))
+        names, bodies = names + name.encode() + b"\0", bodies + body
+    rows.append((0, 64 + len(bodies), len(names)))
+    header = bytearray(64)
+    struct.pack_into("<Q", header, 0x28, 64 + len(bodies) + len(names))
+    struct.pack_into("<HH", header, 0x3C, len(rows), len(rows) - 1)
+    sections = [struct.pack("<IIQQQQIIQQ", name, 1, 0, 0, at, size, 0, 0, 0, 0) for name, at, size in rows]
+    return bytes(header) + bodies + names + b"".join(sections)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90a"])
+def test_loops_and_spills_are_found(architecture):
+    code = machine_code.read(two_loops(architecture, False), architecture)
+    assert (code.products, code.spills, code.loops) == ([0], [3, 5], [(0, 2), (0, 4)])
+    assert code.product_loops() == [(0, 2)] and code.spills_in_product_loops() == 0
+    assert machine_code.read(two_loops(architecture, True), architecture).spills_in_product_loops() == 1
+
+
+def faults(code: bytes, spilled: int) -> list[str]:
+    return cuda_check.over_the_bound([("first", 40, 0), ("second", 255, spilled)], cubin({"second": code}), "80")
+
+
+def test_a_spill_is_a_fault_by_its_place_and_size():
+    assert faults(two_loops("80", False), 8) == []
+    assert faults(two_loops("80", True), 8) == ["second spills in a loop that multiplies matrices: 1 loads and stores"]
+    many = two_loops("80", False) + 40 * instruction(machine_code.LOAD_LOCAL)
+    assert faults(many, 168) == ["second spills 168 bytes, at most 128 are allowed"]
+    assert faults(two_loops("80", False)[-32:], 4) == ["second spills 4 bytes, at most 0 are allowed"]
+
+
+def test_what_was_not_found_in_the_code_is_a_fault():
+    assert faults(two_loops("80", False), 56) == ["second: 2 loads and stores were found of 56 spilled bytes"]
 
 
 def test_every_cuda_source_is_checked_and_emulated():

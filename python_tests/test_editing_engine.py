@@ -17,7 +17,7 @@ from ecgtwin_fast.engine.request import Request
 from ecgtwin_fast.errors import BackendError, ConditionError
 from ecgtwin_fast.samplers import COEFFICIENTS, Schedule
 
-NAMES = [backend.name for backend in BACKENDS if backend.name != "triton"]
+NAMES = [backend.name for backend in BACKENDS if backend.name not in ("triton", "cuda")]
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import TOLERANCE, golden, inp, relative_error, weights
+from golden_data import TOLERANCE, golden, inp, relative_error
+from golden_networks import ddpm25, load
 
-from ecgtwin_fast import models, samplers
-from ecgtwin_fast.engine.latents import generate_latents
+from ecgtwin_fast import samplers
 
 
 @pytest.mark.parametrize("timestep", [999, 500, 120, 1, 0])
@@ -21,19 +21,5 @@ def test_golden_ddpm_step(timestep):
 
 
 def test_golden_ddpm_trajectory():
-    denoiser = models.create("dit")
-    denoiser.load_state_dict(weights("dit"))
-    result = generate_latents(
-        denoiser.eval(),
-        inp("te5", (3, 5, 768), normalised=True),
-        None,
-        inp("p", (3, 3)),
-        inp("bv", (3, 256)),
-        sampler="ddpm",
-        steps=25,
-        x_init=inp("x0", (3, 4, 128)),
-        noise=torch.stack([inp(f"n{i}", (3, 4, 128)) for i in range(25)]),
-        backend="reference",
-    )
-    assert result.backend == "reference"
-    assert relative_error(result.latents, golden("ddpm25")) <= TOLERANCE
+    made = ddpm25(load("dit"), "reference", torch.float32)
+    assert relative_error(made, golden("ddpm25")) <= TOLERANCE

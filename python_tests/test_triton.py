@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import golden, inp, relative_error
-from golden_networks import load
+from golden_data import golden, relative_error
+from golden_networks import ddpm25, load
 
 from ecgtwin_fast import info, models, samplers
 from ecgtwin_fast.engine import triton_backend
 from ecgtwin_fast.engine.edit import Edit
+from ecgtwin_fast.engine.gpu_support import device_reasons
 from ecgtwin_fast.engine.latents import generate_latents
 from ecgtwin_fast.errors import BackendError
 
@@ -89,7 +90,7 @@ def test_another_denoiser_is_a_reason():
 def test_an_old_gpu_is_a_reason(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    reasons = triton_backend._device_reasons(torch.device("cuda:0"))
+    reasons = device_reasons(torch.device("cuda:0"))
     assert reasons == ["it needs a GPU of compute capability 8.0 or newer, and cuda:0 has 7.5"]
 
 
@@ -106,21 +107,7 @@ def dit():
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_golden_ddpm_trajectory(dit, dtype):
-    made, reference = (
-        generate_latents(
-            dit,
-            inp("te5", (3, 5, 768), normalised=True),
-            None,
-            inp("p", (3, 3)),
-            inp("bv", (3, 256)),
-            steps=25,
-            x_init=inp("x0", (3, 4, 128)),
-            noise=torch.stack([inp(f"n{i}", (3, 4, 128)) for i in range(25)]),
-            backend=backend,
-            dtype=dtype,
-        ).latents.cpu()
-        for backend in ("triton", "reference")
-    )
+    made, reference = (ddpm25(dit, backend, dtype) for backend in ("triton", "reference"))
     expected = golden("ddpm25")
     limit = 1e-5 if dtype == torch.float32 else 2 * relative_error(reference, expected)
     assert relative_error(made, expected) <= limit

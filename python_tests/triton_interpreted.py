@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ecgtwin_fast import models, philox, samplers
 from ecgtwin_fast.engine import triton_launch, triton_tiles
+from ecgtwin_fast.engine.gpu_conditions import project_bases
 from ecgtwin_fast.engine.latents import generate_latents
 from ecgtwin_fast.engine.request import Request
 from ecgtwin_fast.engine.triton_backend import Triton
-from ecgtwin_fast.engine.triton_conditions import folds, known_conditions, project_bases, token_class
+from ecgtwin_fast.engine.triton_conditions import folds, known_conditions, token_class
 from ecgtwin_fast.engine.triton_denoiser import PackedDenoiser, pack_denoiser
 from ecgtwin_fast.engine.triton_launch import linear
 from ecgtwin_fast.engine.triton_tiles import Tile, Tiles
@@ -112,7 +113,7 @@ class Laid:
         self.laid = Trajectory(self.packed, BATCH, token_class(tokens))
         text, mask, patient, base = self.given.values()
         self.known = known_conditions(self.packed, text, mask, patient, self.laid.tokens)
-        self.bases = project_bases(self.packed, base)
+        self.bases = project_bases(self.packed.modulation, linear, base)
         self.time = self.network.t_embedder(torch.tensor([3, 700]))
         draws = Draws(2**64 - 3, torch.arange(BATCH) + 2**40, None, None)
         self.laid._fill(self.known, self.bases, samplers.schedule("dpmpp", 2), draws)

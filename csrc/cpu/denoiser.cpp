@@ -9,8 +9,6 @@
 namespace ecgtwin::ECGTWIN_VARIANT {
 namespace {
 
-constexpr uint32_t kInitialStep = 0xFFFFFFFF;
-
 // Fills the table for `count` steps from `first`, at most a tile of them, each member its share: linear(SiLU(time + base)).
 template <class T>
 void modulate(const DenoiserArgs& a, DenoiserTeam& team, int64_t member, int64_t base, int64_t first, int64_t count) {

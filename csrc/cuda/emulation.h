@@ -5,6 +5,7 @@
 // block, at shuffles and matrix products for their warp. One warp runs as far as it can before the next one starts, so
 // that warps are never together by chance. What real hardware leaves open is made visible:
 // - shared memory holds NaN when a block begins, and must be untouched beyond its end when it is over;
+// - copies to shared memory that run beside a thread leave NaN there until it waits for them;
 // - blocks, warps and lanes run in the order that `order` names: a race gives different results in different orders;
 // - threads that wait at different barriers, or lanes that do different warp operations, are errors.
 // What it cannot see: races inside a stretch without barriers that no order of whole stretches shows, and time.
@@ -18,6 +19,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -65,6 +67,13 @@ struct Warp {
   alignas(16) unsigned char slots[2][kLanes][32];
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+using CopyGroup = std::vector<Copy>;
+
 struct Fiber {
   ucontext_t start;
   std::unique_ptr<char[]> stack;
@@ -72,6 +81,7 @@ struct Fiber {
   bool started = false, done = false;
   const Barrier* waits_at = nullptr;
   unsigned generation = 0;
+  std::deque<CopyGroup> copies = {{}};  // those under way; the last group is open
 };
 
 struct Block {
@@ -109,6 +119,21 @@ inline void arrive(Barrier& barrier, unsigned count, Operation operation) {
 }
 
 inline unsigned lane() { return block.current % kLanes; }
+
+inline void begin_copy(void* to, const void* from, size_t bytes) {
+  const auto misplaced = [bytes](const void* place) { return reinterpret_cast<uintptr_t>(place) % bytes != 0; };
+  if (misplaced(to) || misplaced(from)) throw std::logic_error("a copy to shared memory is not aligned");
+  memset(to, kPoison, bytes);
+  block.fibers[block.current].copies.back().push_back({to, from, bytes});
+}
+
+inline void commit_copies() { block.fibers[block.current].copies.emplace_back(); }
+
+inline void wait_copies(size_t pending) {
+  std::deque<CopyGroup>& copies = block.fibers[block.current].copies;
+  for (; copies.size() > pending + 1; copies.pop_front())
+    for (const Copy& copy : copies.front()) memcpy(copy.to, copy.from, copy.bytes);
+}
 
 // What every lane of a warp brought to an operation.
 template <typename V>
@@ -195,6 +220,9 @@ inline void run_block(size_t shared_bytes) {
       while (advance(warp)) progress = true;
     if (!progress) throw std::logic_error("threads of a block wait at different barriers, or for one that has ended");
   }
+  const auto copying = [](const Fiber& fiber) { return fiber.copies.size() > 1 || !fiber.copies.back().empty(); };
+  if (std::any_of(block.fibers.begin(), block.fibers.end(), copying))
+    throw std::logic_error("a thread ended while copies of its own were under way");
   for (size_t i = 0; i < kGuard; ++i)
     if (block.shared[shared_bytes + i] != kPoison) throw std::logic_error("a kernel wrote beyond its shared memory");
 }

@@ -15,23 +15,17 @@ __global__ void __launch_bounds__(kThreads) step(SamplerArgs a, int64_t counters
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; task < counters; task += stride) {
     const int64_t record = task / counters_per_record, counter = task % counters_per_record;
-    float drawn[kNormalsPerCounter] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (!a.noise && k.k_noise != C(0)) {
-      const Random4 random =
-          philox(static_cast<uint32_t>(counter), a.step, a.first_index + static_cast<uint64_t>(record), a.seed);
-      const Normal2 front = normal_pair(random.r0, random.r1), back = normal_pair(random.r2, random.r3);
-      drawn[0] = front.cosine;
-      drawn[1] = front.sine;
-      drawn[2] = back.cosine;
-      drawn[3] = back.sine;
-    }
+    Normal4 drawn{};
+    if (!a.noise && k.k_noise != C(0))
+      drawn =
+          draw_normals(static_cast<uint32_t>(counter), a.step, a.first_index + static_cast<uint64_t>(record), a.seed);
 #pragma unroll
     for (int64_t i = 0; i < kNormalsPerCounter; ++i) {
       const int64_t element = counter * kNormalsPerCounter + i;
       if (element >= a.elements) break;
       const int64_t at = record * a.elements + element;
       const C x = load(static_cast<const T*>(a.x)[at]), eps = load(static_cast<const T*>(a.eps)[at]);
-      const C noise = a.noise ? C(load(static_cast<const T*>(a.noise)[at])) : C(drawn[i]);
+      const C noise = a.noise ? C(load(static_cast<const T*>(a.noise)[at])) : C(drawn.at[i]);
       const C previous = a.x0_prev ? C(load(static_cast<const T*>(a.x0_prev)[at])) : C(0);
       const C x0 = predicted_x0<C>(k, x, eps);
       store(static_cast<T*>(a.x0) + at, x0);

@@ -16,6 +16,7 @@ from ..models.ecgtwin import DiT
 from ..samplers import sample
 from .choice import say_once
 from .cpu import Cpu
+from .cuda_backend import Cuda
 from .request import Request
 from .triton_backend import Triton
 
@@ -81,8 +82,8 @@ class Reference:
             )
 
 
-# Triton comes after the reference, so that it runs only by name: on no GPU have its numbers and speed been measured.
-BACKENDS: list[Backend] = [Cpu(), Reference(), Triton()]
+# Behind the reference, backends run only by name: on no GPU have the numbers and speed of these been measured.
+BACKENDS: list[Backend] = [Cpu(), Reference(), Triton(), Cuda()]
 
 
 def choose(name: str, request: Request) -> Backend:

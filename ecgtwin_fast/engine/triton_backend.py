@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..models.ecgtwin import DiT
 from ..samplers import Progress
-from .cpu_support import DTYPES, PackCache, module_reasons
+from .cpu_support import DTYPES, PackCache
+from .gpu_support import request_reasons
 from .request import Request
 
 LARGEST_WIDTH, LARGEST_LENGTH, LARGEST_TOKENS = 1024, 256, 128
 HEADS = (16, 32, 64, 128)
-OLDEST = (8, 0)
 
 
 def machine_reasons() -> list[str]:
@@ -25,16 +25,6 @@ def machine_reasons() -> list[str]:
     if not torch.cuda.is_available():
         reasons.append("torch sees no CUDA device")
     return reasons
-
-
-def _device_reasons(device: torch.device) -> list[str]:
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return []
-    found = torch.cuda.get_device_capability(device)
-    if found >= OLDEST:
-        return []
-    oldest, found = (".".join(map(str, capability)) for capability in (OLDEST, found))
-    return [f"it needs a GPU of compute capability {oldest} or newer, and {device} has {found}"]
 
 
 def _size_reasons(denoiser: DiT) -> list[str]:
@@ -71,16 +61,9 @@ class Triton:
         reasons = machine_reasons() if self.device == "cuda" else []
         if request.dtype not in DTYPES:
             reasons.append(f"dtype must be torch.float32 or torch.bfloat16, but it is {request.dtype}")
-        if request.edit is not None:
-            reasons.append("it does not edit records")
         if int(request.statements.max()) > LARGEST_TOKENS:
             reasons.append(f"it takes at most {LARGEST_TOKENS} statements, but a record has more")
-        denoiser = request.denoiser
-        if type(denoiser) is not DiT:
-            kind = type(denoiser).__name__
-            return [*reasons, f"it runs the denoiser models.create('dit') alone, and this one is a {kind}"]
-        reasons += module_reasons(denoiser, self.device) + _device_reasons(request.device)
-        return reasons + _size_reasons(denoiser)
+        return reasons + request_reasons(request, self.device, _size_reasons)
 
     def run(self, request: Request) -> Tensor:
         from .triton_denoiser import pack_denoiser, sizes_of
@@ -124,7 +107,9 @@ class _Reporter:
 
 
 def _run(request: Request, packed) -> Tensor:
-    from .triton_conditions import known_conditions, project_bases
+    from .gpu_conditions import project_bases
+    from .triton_conditions import known_conditions
+    from .triton_launch import linear
     from .triton_trajectory import Draws, trajectory
 
     device, schedule = packed.device, request.schedule
@@ -146,6 +131,6 @@ def _run(request: Request, packed) -> Tensor:
             None if noise is None else noise[:, wave].contiguous(),
         )
         known = known_conditions(packed, text[wave], None if mask is None else mask[wave], patient[wave], tokens)
-        bases = project_bases(packed, base[wave])
+        bases = project_bases(packed.modulation, linear, base[wave])
         made[wave] = trajectory(packed, len(wave), tokens).run(known, bases, time, schedule, draws, report)
     return made

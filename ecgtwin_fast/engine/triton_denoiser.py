@@ -12,23 +12,12 @@ import torch
 from torch import Tensor
 
 from ..models.ecgtwin import DiT, rotary_tables, rotate_half
+from . import gpu_weights
 from .cpu_denoiser import centred
 from .cpu_support import attention_parts
+from .gpu_weights import ConditionWeights, ModulationWeights, Sizes
 from .packing import LOG2_E, padded
 from .triton_tiles import Tiles
-
-
-class Sizes(NamedTuple):
-    """Of a denoiser; `padded` is its width filled up with zeros to a power of two."""
-
-    channels: int
-    length: int
-    depth: int
-    width: int
-    padded: int
-    heads: int
-    head: int
-    units: int
 
 
 class Block(NamedTuple):
@@ -59,29 +48,6 @@ class Ends(NamedTuple):
     final_bias: Tensor
 
 
-class ConditionWeights(NamedTuple):
-    """What makes keys and values of tokens, float32, with the blocks in the first dimension."""
-
-    projection: Tensor
-    projection_bias: Tensor
-    positions: Tensor
-    key_value: Tensor
-    key_value_bias: Tensor
-    norms: Tensor
-    key_scale: Tensor
-    key_shift: Tensor
-    output: Tensor
-
-
-class ModulationWeights(NamedTuple):
-    """What makes the modulation of a step: the base vector's projection, and that of its sum with the time."""
-
-    base: Tensor
-    base_bias: Tensor
-    weight: Tensor
-    bias: Tensor
-
-
 @dataclass(frozen=True)
 class PackedDenoiser:
     """A `DiT` packed for products in `dtype`, and the trajectories that were laid out for it."""
@@ -102,12 +68,9 @@ class PackedDenoiser:
 
 
 def sizes_of(denoiser: DiT) -> Sizes:
-    width, heads = denoiser.x_embedder.out_features, denoiser.blocks[0].attn1.num_heads
-    filled = 1 << (width - 1).bit_length()
-    units = denoiser.blocks[0].mlp[0].out_features
-    return Sizes(
-        denoiser.channels, denoiser.length, len(denoiser.blocks), width, filled, heads, width // heads, units
-    )
+    """The sizes, with the width filled up to a power of two."""
+    sizes = gpu_weights.sizes_of(denoiser)
+    return sizes._replace(padded=1 << (sizes.width - 1).bit_length())
 
 
 def pack_denoiser(denoiser: DiT, dtype: torch.dtype, tiles: Tiles) -> PackedDenoiser:
@@ -120,8 +83,8 @@ def pack_denoiser(denoiser: DiT, dtype: torch.dtype, tiles: Tiles) -> PackedDeno
         tiles,
         [_pack_block(block, sizes, dtype, chunk) for block in denoiser.blocks],
         _pack_ends(denoiser, sizes),
-        _pack_conditions(denoiser, sizes),
-        _pack_modulation(denoiser, sizes, dtype),
+        gpu_weights.pack_condition_weights(denoiser, sizes),
+        gpu_weights.pack_modulation(denoiser, sizes, dtype),
     )
 
 
@@ -175,41 +138,3 @@ def _pack_ends(denoiser: DiT, sizes: Sizes) -> Ends:
     ]
     filled = [padded(part.detach().clone(), -1, sizes.padded) for part in parts]
     return Ends(*filled, denoiser.final_layer.bias.detach().clone())
-
-
-def _stacked(parts: list[Tensor]) -> Tensor:
-    return torch.stack([part.detach() for part in parts])
-
-
-def _pack_conditions(denoiser: DiT, sizes: Sizes) -> ConditionWeights:
-    layers = [block.attn2 for block in denoiser.blocks]
-    factor = LOG2_E / math.sqrt(sizes.head)
-    norms = [(layer.k_norm.weight, layer.k_norm.bias, layer.v_norm.weight, layer.v_norm.bias) for layer in layers]
-    shift = _stacked([layer.q_norm.bias for layer in layers]) * factor
-    # The keys' products with the shift, head by head, as one matrix.
-    places = torch.arange(sizes.width, device=shift.device) // sizes.head
-    own = places == torch.arange(sizes.heads, device=shift.device)[:, None]
-    output = _stacked([layer.out_proj.weight for layer in layers]).unflatten(-1, (sizes.heads, sizes.head))
-    return ConditionWeights(
-        denoiser.text_projector.weight.detach().clone(),
-        denoiser.text_projector.bias.detach().clone(),
-        denoiser.c_pos_embed.pos_encoding[0].detach().clone(),
-        _stacked([layer.kv_proj.weight for layer in layers]),
-        _stacked([layer.kv_proj.bias for layer in layers]),
-        torch.stack([_stacked(list(of_layer)) for of_layer in norms]),
-        _stacked([layer.q_norm.weight for layer in layers]) * factor,
-        shift[:, None] * own,
-        output.transpose(1, 2).contiguous(),
-    )
-
-
-def _pack_modulation(denoiser: DiT, sizes: Sizes, dtype: torch.dtype) -> ModulationWeights:
-    layers = [block.adaLN_modulation[1] for block in denoiser.blocks]
-    weight = _stacked([layer.weight for layer in layers]).unflatten(1, (6, -1))
-    bias = _stacked([layer.bias for layer in layers]).unflatten(1, (6, -1))
-    return ModulationWeights(
-        denoiser.ib_projector.weight.detach().clone(),
-        denoiser.ib_projector.bias.detach().clone(),
-        padded(weight, -2, sizes.padded).flatten(0, 2).to(dtype),
-        padded(bias, -1, sizes.padded).flatten(),
-    )

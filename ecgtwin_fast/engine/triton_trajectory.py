@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from ..ops.triton import blocks, latents
 from ..philox import INITIAL_STEP
 from ..samplers import TRAIN_STEPS, Schedule
-from .triton_conditions import Bases, Conditions, folds
+from .gpu_conditions import Bases
+from .triton_conditions import Conditions, folds
 from .triton_denoiser import PackedDenoiser
 from .triton_launch import Launch, linear_launch
 
