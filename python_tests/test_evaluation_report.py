@@ -198,8 +198,18 @@ def test_conditions_are_judged_by_a_classifier_of_real_records(monkeypatch, with
     def none(ecgs: Ecgs) -> Measured:
         return measured(ecgs, ecgs.heart_rate, np.full((len(ecgs), len(FEATURES)), np.nan), None)
 
+    trained = []
+
+    def train(signals: np.ndarray, *given, **named) -> Classifier:
+        trained.append(len(signals))
+        return Classifier(signals, *given, **named)
+
+    monkeypatch.setattr(text_scores, "Classifier", train)
+    monkeypatch.setattr(text_scores, "AUGMENTED", 50)
     sets = [none(records("good", 80, 0)), none(records("contrary", 80, 0, obeys=False))]
     table = score(Evidence(none(records("real", 80, 0)), sets, lessons=records("lessons", 60, 100)))
+    # The judge, the 50 that are not augmented, three columns, and the two generators' flutters with the 50.
+    assert trained == [60, 50, 40, 40, 40, 70, 70]
     found = {column: row["auroc"].value for column, row in table.values.items()}
     assert found["good"] == found["real"] == 1 and found["contrary"] == 0 and 0.2 < found["shuffled"] < 0.8
     assert table.values["good"]["tstr"].value > 0.95 and table.values["contrary"]["tstr"].value < 0.05

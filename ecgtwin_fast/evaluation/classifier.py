@@ -1,4 +1,4 @@
-"""A multi-label ECG classifier, small enough to train in a minute: a one-dimensional residual network."""
+"""A multi-label ECG classifier, small enough to train in minutes: a one-dimensional residual network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 BATCH = 64
-STEPS = (300, 1000)
+STEPS = (300, 3000)
 """Fewest and most; in between EPOCHS passes over the records."""
 EPOCHS = 15
 ADAPTION_STEPS = 20

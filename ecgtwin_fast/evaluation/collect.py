@@ -14,8 +14,8 @@ from .evidence import Evidence
 from .identity_scores import choose_gallery
 from .measured import Tools, measure
 
-LESSONS = 5000
-"""Real records that a classifier is trained on, at most."""
+LESSONS = 15_000
+"""Real records that the judge of conditions is trained on, at most."""
 
 
 def collect(
