@@ -74,7 +74,7 @@ class DiffuSETS(Generator):
         rounding, whatever `count` and `batch_size` are.
 
         Args:
-            sampler: "ddpm", "ddim" or "dpmpp". steps: 1..1000. seed: 0..2^64-1.
+            sampler: "ddpm", "ddim", "dpmpp" or "sde-dpmpp". steps: 1..1000. seed: 0..2^64-1.
             backend: "cpu", "reference", or "auto" for the first that can run.
             dtype: of the networks' arithmetic, float32 or bfloat16; the trajectory stays float32.
             progress: called as progress(done, total) after each step of each batch.

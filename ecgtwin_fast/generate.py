@@ -133,7 +133,7 @@ class ECGTwin(Generator):
         rounding, whatever `count` and `batch_size` are.
 
         Args:
-            base_vector: (256,), from `base_vector`. sampler: "ddpm", "ddim" or "dpmpp". steps: 1..1000.
+            base_vector: (256,), from `base_vector`. sampler: "ddpm", "ddim", "dpmpp" or "sde-dpmpp". steps: 1..1000.
             seed: 0..2^64-1. backend: a backend's name, or "auto".
             dtype: of the networks' arithmetic, float32 or the faster bfloat16; the trajectory stays float32.
             progress: called as progress(done, total) after each step of each batch.

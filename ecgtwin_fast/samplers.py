@@ -1,4 +1,4 @@
-"""Samplers of the reverse diffusion: `ddpm`, `ddim` and `dpm_solver_pp`, as pure functions over eps(x, t).
+"""Samplers of the reverse diffusion, DDPM, DDIM and DPM-Solver++, as pure functions over eps(x, t).
 
 A sampler is a `Schedule`, timesteps and one row of eight coefficients a step, and one loop that all share:
 
@@ -13,7 +13,7 @@ index in the record's latent: a record does not depend on the batch that it is d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -81,6 +81,11 @@ def check_steps(steps: int) -> None:
         raise SamplerError(f"steps must be an integer in 1..{TRAIN_STEPS}, but it is {steps!r}")
 
 
+def _check_eta(eta: float) -> None:
+    if not 0 <= eta <= 1:
+        raise SamplerError(f"eta must be in 0..1, but it is {eta!r}")
+
+
 def _schedule(name: str, timesteps: Tensor, clip: float, **columns: Tensor) -> Schedule:
     zero = torch.zeros(len(timesteps), dtype=torch.float64)
     columns["clip"] = zero + clip
@@ -128,8 +133,7 @@ def ddim_schedule(steps: int = 1000, eta: float = 0.0, clip: float = 1.0) -> Sch
     Raises:
         SamplerError: steps outside 1..1000, or eta outside 0..1.
     """
-    if not 0 <= eta <= 1:
-        raise SamplerError(f"eta must be in 0..1, but it is {eta!r}")
+    _check_eta(eta)
     timesteps, share, after = _leading(steps)
     share, after = share.double(), after.double()
     variance = eta**2 * (1 - after) / (1 - share) * (1 - share / after)
@@ -145,15 +149,22 @@ def ddim_schedule(steps: int = 1000, eta: float = 0.0, clip: float = 1.0) -> Sch
     )
 
 
-def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0) -> Schedule:
+def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0, eta: float = 0.0) -> Schedule:
     """DPM-Solver++ (2M), the multistep second-order solver for predicted x0 (Lu et al. 2022, algorithm 2).
 
     Equals diffusers' `DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing")`:
     midpoint form, first and last step of first order, ending at zero noise, x0 not clipped (clip > 0 clips it); draws
     no noise. Trailing spacing begins at timestep 999 and stays distinct up to 1000 steps, where the `linspace`
     default repeats a timestep.
+
+    eta: share of the noise that each step draws afresh. 1 is SDE-DPM-Solver++ (2M), diffusers' `algorithm_type=
+    "sde-dpmsolver++"`, which mends what earlier steps did wrong; in between, as k-diffusion's `sample_dpmpp_2m_sde`.
+
+    Raises:
+        SamplerError: steps outside 1..1000, or eta outside 0..1.
     """
     check_steps(steps)
+    _check_eta(eta)
     # diffusers' arithmetic, whose rounding decides ties; it may yield one timestep too many.
     spaced = np.arange(TRAIN_STEPS, 0, -TRAIN_STEPS / steps)[:steps]
     timesteps = torch.from_numpy(spaced.round()).long() - 1
@@ -162,8 +173,10 @@ def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0) -> Schedule:
     alpha_after, sigma_after = torch.cat([alpha[1:], torch.ones(1)]), torch.cat([sigma[1:], torch.zeros(1)])
     log_snr = (alpha / sigma).log()
     advance = log_snr.diff()
-    # -expm1(-h) of the last step, which ends at infinite signal-to-noise, is 1.
-    weight = alpha_after * torch.cat([-torch.expm1(-advance), torch.ones(1)])
+    # Of the last step, which ends at infinite signal-to-noise, nothing is left but the clean latent.
+    left = torch.cat([(-eta * advance).exp(), torch.ones(1)])
+    weight = alpha_after * torch.cat([-torch.expm1(-(1 + eta) * advance), torch.ones(1)])
+    drawn = torch.cat([(-torch.expm1(-2 * eta * advance)).sqrt(), torch.zeros(1)])
     extrapolation = torch.zeros_like(weight)
     extrapolation[1:-1] = 0.5 * advance[1:] / advance[:-1]
     return _schedule(
@@ -172,24 +185,35 @@ def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0) -> Schedule:
         clip,
         sigma=sigma,
         inv_alpha=1 / alpha,
-        k_x=sigma_after / sigma,
+        k_x=sigma_after / sigma * left,
         k_x0=weight * (1 + extrapolation),
         k_prev=-weight * extrapolation,
+        k_noise=sigma_after * drawn,
     )
 
 
-SCHEDULES = {"ddpm": ddpm_schedule, "ddim": ddim_schedule, "dpmpp": dpm_solver_pp_schedule}
+def sde_dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0) -> Schedule:
+    """SDE-DPM-Solver++ (2M): `dpm_solver_pp_schedule` with eta 1."""
+    return replace(dpm_solver_pp_schedule(steps, clip, eta=1.0), name="sde-dpmpp")
+
+
+SCHEDULES = {
+    "ddpm": ddpm_schedule,
+    "ddim": ddim_schedule,
+    "dpmpp": dpm_solver_pp_schedule,
+    "sde-dpmpp": sde_dpm_solver_pp_schedule,
+}
 
 
 def schedule(name: str, steps: int, clip_sample_range: float = 1.0) -> Schedule:
-    """The schedule of sampler "ddpm", "ddim" (eta 0) or "dpmpp" with its defaults; dpmpp does not clip.
+    """The schedule of sampler "ddpm", "ddim", "dpmpp" or "sde-dpmpp" with its defaults; the last two do not clip.
 
     Raises:
         SamplerError: unknown name, or steps outside 1..1000.
     """
     if name not in SCHEDULES:
         raise SamplerError(f"unknown sampler {name!r}; known: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](steps) if name == "dpmpp" else SCHEDULES[name](steps, clip=clip_sample_range)
+    return SCHEDULES[name](steps) if name.endswith("dpmpp") else SCHEDULES[name](steps, clip=clip_sample_range)
 
 
 def step(

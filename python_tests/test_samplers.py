@@ -59,12 +59,19 @@ def diffusers_dpm(monkeypatch, x, noise):
     return scheduler, lambda e, t, x: scheduler.step(e, t, x).prev_sample
 
 
+def diffusers_sde_dpm(monkeypatch, x, noise):
+    settings = {"timestep_spacing": "trailing", "algorithm_type": "sde-dpmsolver++"}
+    scheduler, upcoming = DPMSolverMultistepScheduler(**BETAS, **settings), iter(noise)
+    return scheduler, lambda e, t, x: scheduler.step(e, t, x, variance_noise=next(upcoming)).prev_sample
+
+
 PEERS = {
     "ddpm": (samplers.ddpm_schedule, diffusers_ddpm),
     "ddim": (samplers.ddim_schedule, diffusers_ddim(0.0)),
     "ddim eta 0.6": (lambda steps: samplers.ddim_schedule(steps, eta=0.6), diffusers_ddim(0.6)),
     "ddim eta 1": (lambda steps: samplers.ddim_schedule(steps, eta=1.0), diffusers_ddim(1.0)),
     "dpmpp": (samplers.dpm_solver_pp_schedule, diffusers_dpm),
+    "sde-dpmpp": (samplers.sde_dpm_solver_pp_schedule, diffusers_sde_dpm),
 }
 
 
@@ -118,6 +125,16 @@ def test_dpm_solver_pp_keeps_the_noise_level_of_a_known_solution(steps):
         assert relative_error(x, after.sqrt() * x0 + (1 - after).sqrt() * noise) < 1e-5
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_dpm_solver_pp_draws_as_much_noise_as_it_takes_away(eta):
+    plan = samplers.dpm_solver_pp_schedule(25, eta=eta)
+    sigma, inv_alpha, _, k_x, k_x0, k_prev, _, k_noise = plan.coefficients.double().unbind(1)
+    alpha_after, sigma_after = torch.cat([1 / inv_alpha[1:], torch.ones(1)]), torch.cat([sigma[1:], torch.zeros(1)])
+    torch.testing.assert_close((k_x * sigma) ** 2 + k_noise**2, sigma_after**2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(k_x / inv_alpha + k_x0 + k_prev, alpha_after, rtol=1e-6, atol=0)
+    assert (k_noise > 0).tolist() == [eta > 0] * 24 + [False]
+
+
 def test_dpm_solver_pp_converges_at_second_order():
     """Where x0 ~ N(0, 1/4) the exact trajectory scales with the deviation of x. Up to timestep 99, steps of half the
     length leave at most a quarter or so of the error (a first-order solver: half)."""
@@ -145,7 +162,7 @@ def test_noise_and_start_default_to_the_keyed_draws():
     assert torch.equal(keyed, samplers.ddpm(eps, SHAPE, 10, x_init=x_init, noise=noise))
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim eta 0.6", "dpmpp"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim eta 0.6", "dpmpp", "sde-dpmpp"])
 def test_a_record_does_not_depend_on_its_batch(name):
     def elementwise(x, t):
         return torch.tanh(x) + 0.1 * torch.cos(t / 300)[:, None, None]
@@ -240,7 +257,9 @@ def test_bad_number_of_steps(name, steps):
 
 
 def test_bad_sampler_and_eta():
-    with pytest.raises(SamplerError, match="unknown sampler 'euler'; known: ddpm, ddim, dpmpp"):
+    with pytest.raises(SamplerError, match="unknown sampler 'euler'; known: ddpm, ddim, dpmpp, sde-dpmpp"):
         samplers.schedule("euler", 10)
     with pytest.raises(SamplerError, match="eta must be in 0..1"):
         samplers.ddim_schedule(10, eta=1.5)
+    with pytest.raises(SamplerError, match="eta must be in 0..1"):
+        samplers.dpm_solver_pp_schedule(10, eta=-0.1)

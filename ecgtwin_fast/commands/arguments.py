@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SAMPLERS = ("dpmpp", "ddim", "ddpm")
+SAMPLERS = ("dpmpp", "sde-dpmpp", "ddim", "ddpm")
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

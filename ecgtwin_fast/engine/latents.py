@@ -50,7 +50,7 @@ def generate_latents(
             samplers (1). Conditions are moved to its device.
         text_embed: one token a statement (B, T, width). text_mask: (B, T), zeros mark padding, or None.
         patient: normalised heart rate, age and sex (B, 3). base_vector: (B, width).
-        sampler: "ddpm", "ddim" or "dpmpp", with the defaults of `ecgtwin_fast.samplers`. steps: 1..1000.
+        sampler: "ddpm", "ddim", "dpmpp" or "sde-dpmpp", with the defaults of `ecgtwin_fast.samplers`. steps: 1..1000.
         seed: 0..2^64-1. first_index: 0..2^63-B.
         x_init: initial latents (B, C, L); by default drawn.
         noise: (steps, B, C, L) in the order performed; by default drawn.
