@@ -153,9 +153,9 @@ def dpm_solver_pp_schedule(steps: int = 25, clip: float = 0.0, eta: float = 0.0)
     """DPM-Solver++ (2M), the multistep second-order solver for predicted x0 (Lu et al. 2022, algorithm 2).
 
     Equals diffusers' `DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing")`:
-    midpoint form, first and last step of first order, ending at zero noise, x0 not clipped (clip > 0 clips it); draws
-    no noise. Trailing spacing begins at timestep 999 and stays distinct up to 1000 steps, where the `linspace`
-    default repeats a timestep.
+    midpoint form, first and last step of first order, ending at zero noise, x0 not clipped (clip > 0 clips it); with
+    eta 0 it draws no noise. Trailing spacing begins at timestep 999 and stays distinct up to 1000 steps, where the
+    `linspace` default repeats a timestep.
 
     eta: share of the noise that each step draws afresh. 1 is SDE-DPM-Solver++ (2M), diffusers' `algorithm_type=
     "sde-dpmsolver++"`, which mends what earlier steps did wrong; in between, as k-diffusion's `sample_dpmpp_2m_sde`.
@@ -203,6 +203,8 @@ SCHEDULES = {
     "dpmpp": dpm_solver_pp_schedule,
     "sde-dpmpp": sde_dpm_solver_pp_schedule,
 }
+UNCLIPPED = ("dpmpp", "sde-dpmpp")
+"""Samplers that take no model's range of clean latents, as diffusers' does by default."""
 
 
 def schedule(name: str, steps: int, clip_sample_range: float = 1.0) -> Schedule:
@@ -213,7 +215,7 @@ def schedule(name: str, steps: int, clip_sample_range: float = 1.0) -> Schedule:
     """
     if name not in SCHEDULES:
         raise SamplerError(f"unknown sampler {name!r}; known: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](steps) if name.endswith("dpmpp") else SCHEDULES[name](steps, clip=clip_sample_range)
+    return SCHEDULES[name](steps) if name in UNCLIPPED else SCHEDULES[name](steps, clip=clip_sample_range)
 
 
 def step(
