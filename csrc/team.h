@@ -80,11 +80,12 @@ struct Crew {
   bool (*tick)();            // for thread 0 to call between units of work; false: they should end
 };
 
-// Calls work(record, member, team) for all that thread `thread` has a share in, until it says no.
+// Calls work(record, member, team) for all that thread `thread` has a share in, until it says no. To its team it goes even
+// then: the others may be waiting for it there.
 template <class TeamType, class Scratch, class Work>
 static inline void take_records(const Crew<TeamType, Scratch>& crew, int64_t thread, const Work& work) {
   for (int64_t record; (record = __atomic_fetch_add(crew.next, 1, __ATOMIC_RELAXED)) < crew.alone;)
-    if (!work(record, int64_t{0}, crew.single[thread])) return;
+    if (!work(record, int64_t{0}, crew.single[thread])) break;
   const int64_t team = thread / crew.team_size, record = crew.alone + team;
   if (record < crew.batch) work(record, thread % crew.team_size, crew.joint[team]);
 }

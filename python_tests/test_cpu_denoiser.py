@@ -244,6 +244,33 @@ def test_what_progress_raises_ends_the_work(small, conditions):
     assert ended < 5 * (time.perf_counter() - began)
 
 
+LATE = """
+import time
+import torch
+from ecgtwin_fast import generate_latents, models
+torch.set_num_threads(2)
+network = models.create("dit", depth=1).eval()
+text, patient, base = torch.zeros(3, 1, 768), torch.zeros(3, 3), torch.zeros(3, 256)
+
+def progress(done, _):
+    time.sleep(1)
+    raise TimeoutError
+
+try:
+    generate_latents(network, text, None, patient, base, steps=100, backend="cpu", progress=progress)
+except TimeoutError:
+    print("ended")
+"""
+
+
+def test_no_thread_waits_for_one_that_has_ended():
+    """Of two threads with a record each and one together, the other has come to that when the first one is told."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", LATE]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=60, check=True)
+    assert done.stdout == "ended\n"
+
+
 INTERRUPTED = """
 import signal
 import torch
