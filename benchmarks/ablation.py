@@ -19,6 +19,7 @@ from results_csv import append_csv, parse_with_csv
 from ecgtwin_fast import ECGTwin
 from ecgtwin_fast.data.store import Store
 from ecgtwin_fast.evaluation.report import EvaluationConfig, benchmark
+from ecgtwin_fast.samplers import DEFAULT_SAMPLER, DEFAULT_STEPS
 from ecgtwin_fast.training.bundled import REAL_SHARES
 from ecgtwin_fast.training.configs import stage_config
 from ecgtwin_fast.training.run import LATENTS, MODEL, load_trained, train_stage
@@ -71,7 +72,7 @@ def main() -> None:
     report = benchmark(
         Store(given.real),
         given.out / "report",
-        EvaluationConfig(count=given.count, sampler="dpmpp", steps=25),
+        EvaluationConfig(count=given.count, sampler=DEFAULT_SAMPLER, steps=DEFAULT_STEPS),
         models={name: ECGTwin.from_pretrained(folder) for name, folder in folders.items()},
         clip=clip,
         training=[store],

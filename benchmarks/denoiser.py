@@ -29,8 +29,11 @@ from ecgtwin_fast.pretrained import find_model, read_model
 SHORTEST_SECONDS = 0.1
 OURS = {
     "cpu": [("cpu", torch.float32), ("cpu", torch.bfloat16)],
-    "cuda": [("triton", torch.float32), ("triton", torch.bfloat16), ("cuda", torch.bfloat16)],
-}
+    "cuda": [
+        ("triton", torch.float32), ("triton", torch.bfloat16), ("cuda", torch.bfloat16),
+        ("graph", torch.float32), ("graph", torch.bfloat16),
+    ],
+}  # fmt: skip
 """The backends that are timed, by device."""
 MODES = {"compile": None, "autotune": "max-autotune"}
 """Of torch.compile."""
@@ -129,7 +132,8 @@ Times whole reverse diffusions (generate_latents with sampler ddim) and decoding
   eager    the networks in plain PyTorch, as published; bfloat16 means under autocast
   compile  the same through torch.compile, for each batch size by itself
   autotune on a GPU, the same with mode "max-autotune", which uses CUDA graphs
-  ours     this package's backend "cpu"; on a GPU "triton" and "cuda", shown by their names, with eager decoding
+  ours     this package's backend "cpu"; on a GPU "triton", "cuda" and "graph", shown by their names, all three with
+           the decoder of "graph"
 
 First each contestant's answer is checked, on the weights and the batch that are timed. float32: relative L2 error
 against eager at most 1e-5 for the predicted noise at three timesteps and for the signals, and for ours at most 1e-4

@@ -23,7 +23,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-GPU_TESTS = ("test_cuda_operators.py", "test_triton.py", "test_cuda_backend.py", "test_training_forward.py")
+GPU_TESTS = (
+    *("test_cuda_operators.py", "test_triton.py", "test_cuda_backend.py", "test_graph.py", "test_graph_networks.py"),
+    "test_training_forward.py",
+)
 BATCHES = (1, 16, 132, 264, 1056)
 SHOWN_LINES = 60
 
@@ -56,7 +59,7 @@ def parts(out: Path, batches: list[int], steps: int) -> list[Part]:
     return [
         Part("build", [PYTHON, *install], 240),
         # A test that is skipped here for want of a GPU or a kernel says why in the log.
-        Part("tests", [PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests], 120),
+        Part("tests", [PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests], 150),
         Part("memcheck", _sanitizer("memcheck", watched), 60, unpooled),
         Part("racecheck", _sanitizer("racecheck", watched), 60),
         Part("speed", speed, None),

@@ -1,4 +1,4 @@
-"""Runs every CUDA operator, forward and backward, and the backends "triton" and "cuda", on small inputs of odd shapes.
+"""Runs every CUDA operator, forward and backward, and the backends for a GPU, on small inputs of odd shapes.
 
 It is what a checker of memory accesses and races watches:
 
@@ -8,6 +8,7 @@ It is what a checker of memory accesses and races watches:
 from __future__ import annotations
 
 import sys
+from itertools import product
 
 import torch
 from machine import ROOT
@@ -15,9 +16,12 @@ from machine import ROOT
 sys.path.insert(0, str(ROOT / "python_tests"))
 
 from operator_checks import converted, gradients  # noqa: E402
+from test_cpu_decoder import create as create_decoder  # noqa: E402
 from test_cuda_operators import CASES, on_gpu  # noqa: E402
 
 from ecgtwin_fast import models  # noqa: E402
+from ecgtwin_fast.engine.decoder import decode  # noqa: E402
+from ecgtwin_fast.engine.extractor import extract  # noqa: E402
 from ecgtwin_fast.engine.latents import generate_latents  # noqa: E402
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -37,9 +41,13 @@ def main() -> None:
     network = models.create("dit", **sizes).cuda().eval().requires_grad_(False)
     condition = {"text_embed": torch.randn(3, 5, 24), "patient": torch.randn(3, 3), "base_vector": torch.randn(3, 16)}
     condition = {key: value.cuda() for key, value in condition.items()} | {"text_mask": None}
-    for backend, dtype in (*(("triton", dtype) for dtype in DTYPES), ("cuda", torch.bfloat16)):
-        generate_latents(network, **condition, steps=2, backend=backend, dtype=dtype)
+    decoder, extractor = create_decoder().cuda(), models.create("ibe", hidden=64, heads=2, layers=1).cuda().eval()
+    for backend, dtype in (*product(("triton", "graph"), DTYPES), ("cuda", torch.bfloat16)):
+        latents = generate_latents(network, **condition, steps=2, backend=backend, dtype=dtype).latents
+        decode(decoder, latents, backend=backend, dtype=dtype)
         print(backend, dtype, flush=True)
+    for dtype in DTYPES:
+        extract(extractor, latents, backend="graph", dtype=dtype)
     torch.cuda.synchronize()
     missing = {operator.name for operator, _ in CASES.values()} - {operator.name for operator, _ in small.values()}
     if missing:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ecgtwin_fast import ECGTwin
 from ecgtwin_fast.data.store import Store
-from ecgtwin_fast.engine.cpu_decoder import decode
+from ecgtwin_fast.engine.decoder import decode
 from ecgtwin_fast.engine.latents import generate_latents
 from ecgtwin_fast.evaluation.beats import measured_beats
 from ecgtwin_fast.evaluation.bootstrap import bootstrap
@@ -36,7 +36,7 @@ from ecgtwin_fast.evaluation.twins import choose_cases
 COLUMNS = ("model", "records", "sampler", "steps", "twins", "beside", "distance", "low", "high", "latents_error")
 SINGLE = {"cpu": "cpu", "cuda": "reference"}
 """The backend of float32, by device."""
-HALF = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}
+HALF = {"cpu": ("cpu",), "cuda": ("triton", "cuda", "graph")}
 """Backends of bfloat16, by device."""
 BATCH = 64
 

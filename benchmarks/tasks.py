@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "python_tests"))
 from golden_data import inp, relative_error  # noqa: E402
 
 from ecgtwin_fast.engine.backends import choose  # noqa: E402
-from ecgtwin_fast.engine.cpu_decoder import decode  # noqa: E402
+from ecgtwin_fast.engine.decoder import decode  # noqa: E402
 from ecgtwin_fast.engine.latents import generate_latents  # noqa: E402
 from ecgtwin_fast.engine.request import PATIENT_WIDTH, Request  # noqa: E402
 from ecgtwin_fast.models.ecgtwin import DiT  # noqa: E402
@@ -98,9 +98,7 @@ class Denoising:
 
 
 class Decoding:
-    """Latents to signals; attributes as of `Denoising`, with one unit to a call. On a GPU no backend has a decoder of
-    its own: all decode by the reference.
-    """
+    """Latents to signals; attributes as of `Denoising`, with one unit to a call."""
 
     what, units = "decoder", 1
 
@@ -112,7 +110,6 @@ class Decoding:
         self.flop = counter.get_total_flops()
 
     def run(self, network: nn.Module, backend: str, dtype: torch.dtype) -> Tensor:
-        backend = "reference" if self._latents.is_cuda else backend
         return decode(network, self._latents, backend=backend, dtype=dtype).signals
 
     answer = run

@@ -2,8 +2,9 @@
 
     python csrc/cuda_check.py
 
-Prints registers and spilled bytes of every kernel. Fails on the first source that does not compile, and where a kernel
-spills: in a loop that multiplies matrices anything, outside of those more than `MOST_SPILLED` bytes.
+Prints registers and spilled bytes of every kernel. Fails on the first source that does not compile, where a kernel
+spills, in a loop that multiplies matrices anything, outside of those more than `MOST_SPILLED` bytes, and where ptxas
+lets the products of warpgroups wait for each other.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import machine_code
 
 CSRC = Path(__file__).resolve().parent
 ARCHITECTURES = ("80", "90a")
-MOST_SPILLED = 128
+MOST_SPILLED = 192
 """Bytes of stores and loads, of a kernel that multiplies matrices; none of any other."""
 KERNEL = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\w+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
+SERIALISED = re.compile(r"\(C75\d\d\).*wgmma.*serialized due to (.*) in the function '(\S+)'")
 
 
 def find_nvcc() -> str | None:
@@ -78,6 +80,13 @@ def kernel_rows(log: str) -> list[tuple[str, int, int]]:
     return rows
 
 
+def serialised(log: str) -> list[str]:
+    """What to say of the kernels whose asynchronous products are not."""
+    found = SERIALISED.findall(log)
+    names = demangled([name for _, name in found])
+    return [f"{name} multiplies one by one: {reason}" for (reason, _), name in zip(found, names, strict=True)]
+
+
 def over_the_bound(rows: list[tuple[str, int, int]], cubin: bytes, architecture: str) -> list[str]:
     """What to say of the kernels that spill too much, or where they must not."""
     spilling = [(name, spilled) for name, _, spilled in rows if spilled > 0]
@@ -118,9 +127,8 @@ def main() -> int:
                 ):
                     print(f"{source.name:<33}sm_{architecture:<5}{registers:>9}{spilled:>9}  {name}", flush=True)
                 cubin = cubin_path(source, architecture, Path(folder)).read_bytes()
-                faults += [
-                    f"cuda-check: sm_{architecture}: {fault}" for fault in over_the_bound(rows, cubin, architecture)
-                ]
+                found = serialised(log) + over_the_bound(rows, cubin, architecture)
+                faults += [f"cuda-check: sm_{architecture}: {fault}" for fault in found]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

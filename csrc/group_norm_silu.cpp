@@ -14,19 +14,24 @@ namespace {
 
 using at::Tensor;
 
-// What both directions are given, checked and contiguous.
+bool channels_last(const Tensor& x) {
+  return x.dim() == 3 && !x.is_contiguous() && x.transpose(1, 2).is_contiguous();
+}
+
+// What both directions are given, checked, and contiguous but for an x that is taken as it lies.
 struct Operands {
   Tensor x, weight, bias;
   int64_t groups;
 
-  Operands(const char* op, const Tensor& given, const Tensor& w, const Tensor& b, int64_t count) : groups(count) {
+  Operands(const char* op, const Tensor& given, const Tensor& w, const Tensor& b, int64_t count, bool in_place = false)
+      : groups(count) {
     check_dim(op, "x", given, 3, "(batch, channels, length)");
     const int64_t channels = given.size(1);
     TORCH_CHECK(groups > 0 && channels > 0 && channels % groups == 0, op, ": the ", channels,
                 " channels of x must be a positive multiple of groups, which is ", groups);
     check_like(op, "weight", w, {channels}, given);
     check_like(op, "bias", b, {channels}, given);
-    x = given.contiguous(), weight = w.contiguous(), bias = b.contiguous();
+    x = in_place ? given : given.contiguous(), weight = w.contiguous(), bias = b.contiguous();
   }
 
   at::TensorOptions compute() const { return x.options().dtype(compute_type(x)); }
@@ -50,13 +55,15 @@ struct Operands {
 std::tuple<Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups,
                                            double eps) {
   const char* op = "group_norm_silu";
-  const Operands given(op, x, weight, bias, groups);
+  const bool last = channels_last(x), in_place = last && x.is_cuda();
+  const Operands given(op, x, weight, bias, groups, in_place);
   Tensor out = at::empty_like(given.x), statistics = at::empty({x.size(0), groups, 2}, given.compute());
   GroupNormArgs args = given.args(op, statistics);
+  args.channels_last = in_place;
   args.out = out.data_ptr();
   args.eps = eps;
   launch(op, ECGTWIN_KERNEL(group_norm_silu, GroupNormArgs), args, given.tasks(), given.elements_of_task(), given.x);
-  return {out, statistics};
+  return {last && !in_place ? out.transpose(1, 2).contiguous().transpose(1, 2) : out, statistics};
 }
 
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward(const Tensor& grad, const Tensor& x, const Tensor& weight,

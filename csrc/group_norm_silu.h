@@ -9,18 +9,18 @@
 namespace ecgtwin {
 
 struct GroupNormArgs {
-  const void* x;       // (batch, channels, length)
+  const void* x;       // (batch, channels, length); with channels_last (batch, length, channels): on CUDA
   const void* weight;  // (channels)
   const void* bias;    // (channels)
-  void* out;           // (batch, channels, length)
+  void* out;           // as x
   void* statistics;    // (batch, groups, 2), compute type: mean, then 1 / deviation
-  int64_t channels, length, groups;
+  int64_t channels, length, groups, channels_last;
   double eps;
   Dtype dtype;
 };
 
 struct GroupNormGradArgs {
-  GroupNormArgs forward;  // out is not read
+  GroupNormArgs forward;  // out is not read; channels_last is 0
   const void* grad;       // (batch, channels, length)
   void* grad_x;
   void* partial_weight;   // (batch, channels), compute type: sums over the length

@@ -45,6 +45,8 @@ TORCH_LIBRARY(ecgtwin_fast, m) {
       "SymInt first_index, SymInt step) -> (Tensor, Tensor)",
       tags);
   m.def(
+      "sampler_step_(Tensor(a!) x, Tensor(b!) x0, Tensor eps, Tensor? noise, Tensor coefficients, Tensor keys) -> ()");
+  m.def(
       "cpu_conditions(Tensor[] weights, Tensor input, Tensor? positions, Tensor score_bias, int[] counts, int heads, "
       "float eps, bool bfloat16) -> (Tensor[], Tensor[], Tensor[])");
   m.def(

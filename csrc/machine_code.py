@@ -12,27 +12,31 @@ from typing import NamedTuple
 
 SIZE = 16
 """Of an instruction, in bytes."""
-MULTIPLY, BRANCH, LOAD_LOCAL, STORE_LOCAL = 0x23C, 0x947, 0x983, 0x387
+MULTIPLY = {0x23C, 0x9F0, 0xDF0}
+"""By a warp; by a warpgroup, with a left factor in registers or in shared memory."""
+SPILL = {0x983, 0x387}
+"""Local loads and stores."""
+BRANCH, ENDS = 0x947, {0x94D, 0x950}
+ALWAYS = 0x7
+"""A branch's predicate, in four bits from the 12th."""
+PLAIN = 0xE0
+"""Bits 82 to 95 of a branch that asks nothing but its predicate."""
 
 
 class Code(NamedTuple):
-    """Places, counted in instructions, of what a kernel does, and first and last place of each loop."""
+    """Places, counted in instructions, of what a kernel does and of what is in each loop."""
 
     products: list[int]
     spills: list[int]
-    loops: list[tuple[int, int]]
+    loops: list[set[int]]
 
-    def product_loops(self) -> list[tuple[int, int]]:
+    def product_loops(self) -> list[set[int]]:
         """Loops with a product of matrices in them, and no smaller loop with one."""
-        multiplying = [loop for loop in self.loops if any(loop[0] <= place <= loop[1] for place in self.products)]
-        return [
-            (first, last)
-            for first, last in multiplying
-            if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in multiplying)
-        ]
+        multiplying = [loop for loop in self.loops if not loop.isdisjoint(self.products)]
+        return [loop for loop in multiplying if not any(other < loop for other in multiplying)]
 
     def spills_in_product_loops(self) -> int:
-        return sum(first <= place <= last for first, last in self.product_loops() for place in self.spills)
+        return sum(place in loop for loop in self.product_loops() for place in self.spills)
 
 
 def kernels(cubin: bytes) -> dict[str, bytes]:
@@ -51,19 +55,41 @@ def kernels(cubin: bytes) -> dict[str, bytes]:
 
 def read(code: bytes, architecture: str) -> Code:
     """Code of a kernel for "80" or "90a"."""
-    products, spills, loops = [], [], []
-    for place in range(len(code) // SIZE):
+    products, spills, backward = [], [], []
+    count = len(code) // SIZE
+    before = [[] for _ in range(count)]
+    for place in range(count):
         instruction = int.from_bytes(code[SIZE * place : SIZE * (place + 1)], "little")
-        operation = instruction & 0xFFF
-        if operation == MULTIPLY:
+        operation, goes_on = instruction & 0xFFF, True
+        if operation in MULTIPLY:
             products.append(place)
-        elif operation in (LOAD_LOCAL, STORE_LOCAL):
+        elif operation in SPILL:
             spills.append(place)
         elif operation == BRANCH:
             target = place + 1 + _jump(instruction, architecture) // SIZE
+            if target < count:
+                before[target].append(place)
             if target < place:
-                loops.append((target, place))
-    return Code(products, spills, loops)
+                backward.append((place, target))
+            goes_on = (instruction >> 12 & 0xF, instruction >> 82 & 0x3FFF) != (ALWAYS, PLAIN)
+        elif operation in ENDS:
+            goes_on = instruction >> 12 & 0xF != ALWAYS
+        if goes_on and place + 1 < count:
+            before[place + 1].append(place)
+    bodies = (_body(last, first, before) for last, first in backward)
+    return Code(products, spills, [body for body in bodies if body])
+
+
+def _body(last: int, first: int, before: list[list[int]]) -> set[int] | None:
+    """What leads to the branch at `last` without passing `first`, its target. None if the kernel's beginning does: code
+    that waits is put behind a kernel's end, and its way back is no loop."""
+    body, found = {first, last}, [last]
+    while found:
+        for place in before[found.pop()]:
+            if place not in body:
+                body.add(place)
+                found.append(place)
+    return body if first == 0 or 0 not in body else None
 
 
 def _jump(instruction: int, architecture: str) -> int:

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
+#include <array>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -36,18 +37,20 @@ Angles make_angles(int64_t length, int64_t width, const at::TensorOptions& optio
   return {cosine.to(options), sine.to(options)};
 }
 
-// Tables are kept, since making one costs more than using it; of many shapes, only the latest few.
+// Tables are kept, since making one costs more than using it: on a CPU, of many shapes, only the latest few; on a GPU
+// all, since a captured graph may go on reading them.
 Angles angles(int64_t length, int64_t width, const Tensor& x) {
   static std::mutex mutex;
   // Never destroyed: at exit, CUDA may be gone before it.
-  static auto* tables = new std::map<std::string, Angles>();
+  static auto* by_device = new std::array<std::map<std::string, Angles>, 2>();
   const at::TensorOptions options = x.options().dtype(compute_type(x));
   const std::string key = c10::str(length, " ", width, " ", options.dtype(), " ", x.device());
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto found = tables->find(key);
-  if (found != tables->end()) return found->second;
-  if (tables->size() >= 16) tables->clear();
-  return tables->emplace(key, make_angles(length, width, options)).first->second;
+  auto& tables = (*by_device)[x.is_cuda()];
+  const auto found = tables.find(key);
+  if (found != tables.end()) return found->second;
+  if (!x.is_cuda() && tables.size() >= 16) tables.clear();
+  return tables.emplace(key, make_angles(length, width, options)).first->second;
 }
 
 void check_arguments(const char* op, const Tensor& x, const Tensor& weight) {

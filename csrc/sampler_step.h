@@ -20,7 +20,8 @@ struct SamplerArgs {
   const void* eps;
   const void* x0_prev;         // null: absent, and its term with it
   const void* noise;           // null: drawn here where k_noise is not zero
-  const float* coefficients;   // sigma, inv_alpha, clip, k_x, k_x0, k_prev, k_eps, k_noise
+  const float* coefficients;   // sigma, inv_alpha, clip, k_x, k_x0, k_prev, k_eps, k_noise; with keys a row a step
+  const int64_t* keys;         // where the kernel runs: seed, first_index, step; null: they are the fields below
   void* next;
   void* x0;
   int64_t elements, blocks;    // of one record
@@ -28,6 +29,17 @@ struct SamplerArgs {
   uint32_t step;
   Dtype dtype;
 };
+
+// With the keys in its fields.
+ECGTWIN_INLINE SamplerArgs keyed(SamplerArgs a) {
+  if (a.keys) {
+    a.seed = static_cast<uint64_t>(a.keys[0]);
+    a.first_index = static_cast<uint64_t>(a.keys[1]);
+    a.step = static_cast<uint32_t>(a.keys[2]);
+    a.coefficients += a.step * kCoefficients;
+  }
+  return a;
+}
 
 ECGTWIN_INLINE double mul(double a, double b) { return a * b; }
 ECGTWIN_INLINE double add(double a, double b) { return a + b; }

@@ -8,7 +8,7 @@ namespace ecgtwin {
 
 // B records, S steps, W channels in heads of `head`; float32 but for what multiplies, which is bfloat16.
 struct TrajectoryArgs {
-  // Every matrix of a step as fragments in order of use (ecgtwin_fast/engine/cuda_denoiser.py).
+  // Every matrix of a step in order of use, as parts of 8 x 8 (`cores` of ecgtwin_fast/engine/cuda_denoiser.py).
   const void* weights;
   // Of each block: self-attention's queries, the condition's queries and output, W each; the MLP's hidden units.
   const float* biases;

@@ -11,12 +11,12 @@ from torch import Tensor
 from .data.condition import split_report
 from .data.record import Record
 from .engine.choice import use_cpu_engine
-from .engine.cpu_decoder import decode
 from .engine.cpu_support import DTYPES, PackCache, module_reasons
+from .engine.decoder import decode
 from .engine.unet import PackedUNet, unet_reasons
 from .errors import BackendError
 from .generator import Condition, Generation, Generator, Signals
-from .samplers import Epsilon, Progress, sample, schedule
+from .samplers import DEFAULT_SAMPLER, DEFAULT_STEPS, Epsilon, Progress, sample, schedule
 
 _packed = PackCache(lambda network, size: PackedUNet(network, *size))
 
@@ -43,7 +43,7 @@ class DiffuSETS(Generator):
         Args:
             report: statements joined by "|", as in "atrial fibrillation|rapid ventricular response".
             heart_rate, age, sex: bpm (20..300), years (0..120), "F" or "M".
-            sampling: count=8, sampler="dpmpp", steps=25, seed=0 and the other keyword arguments of `sample`.
+            sampling: count=8, sampler="sde-dpmpp", steps=25, seed=0 and the other keyword arguments of `sample`.
 
         Returns:
             Records of 1024 samples at 102.4 Hz in mV, leads in the order of MODEL_LEADS, carrying their condition.
@@ -59,8 +59,8 @@ class DiffuSETS(Generator):
         condition: Condition,
         *,
         count: int = 8,
-        sampler: str = "dpmpp",
-        steps: int = 25,
+        sampler: str = DEFAULT_SAMPLER,
+        steps: int = DEFAULT_STEPS,
         seed: int = 0,
         first_index: int = 0,
         batch_size: int = 32,
@@ -93,8 +93,8 @@ class DiffuSETS(Generator):
         self,
         conditions: Sequence[Condition],
         *,
-        sampler: str = "dpmpp",
-        steps: int = 25,
+        sampler: str = DEFAULT_SAMPLER,
+        steps: int = DEFAULT_STEPS,
         seed: int = 0,
         first_index: int = 0,
         backend: str = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from .data.condition import split_report
 from .data.leads import MODEL_LEADS
 from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from .data.record import Record
-from .engine.cpu_decoder import decode
+from .engine.decoder import decode
 from .engine.edit import Edit
 from .engine.latents import generate_latents
 from .errors import ConditionError, ECGTwinError
 from .generate import Condition, ECGTwin
-
-if TYPE_CHECKING:
-    from .samplers import Progress
+from .samplers import DEFAULT_SAMPLER, DEFAULT_STEPS, Progress
 
 THRESHOLD = 200
 """Timestep of the paper below which attention is taken over."""
@@ -72,8 +70,8 @@ def edit(
     age: float | None = None,
     sex: str | None = None,
     count: int = 1,
-    sampler: str = "dpmpp",
-    steps: int = 25,
+    sampler: str = DEFAULT_SAMPLER,
+    steps: int = DEFAULT_STEPS,
     seed: int = 0,
     first_index: int = 0,
     batch_size: int = 32,

@@ -16,13 +16,14 @@ from .data.condition import split_report
 from .data.leads import MODEL_LEADS
 from .data.preprocess import SAMPLES, SAMPLING_RATE, prepare
 from .data.record import Record
-from .engine.cpu_decoder import decode
-from .engine.cpu_extractor import extract
+from .engine.choice import GPU_BACKENDS
+from .engine.decoder import decode
+from .engine.extractor import extract
 from .engine.latents import generate_latents
 from .engine.threads import one_thread
 from .errors import ConditionError
 from .generator import Condition, Generation, Generator, Signals
-from .samplers import Progress, alphas_cumprod
+from .samplers import DEFAULT_SAMPLER, DEFAULT_STEPS, Progress, alphas_cumprod
 
 if TYPE_CHECKING:
     from .editing import Attention, Editing
@@ -98,7 +99,7 @@ class ECGTwin(Generator):
             record: the patient's own ECG; 12 leads or those from which they derive, at least 10 s.
             report: statements joined by "|", as in "atrial fibrillation|rapid ventricular response".
             heart_rate, age, sex: bpm, years, "F" or "M"; the record's own where None.
-            sampling: count=8, sampler="dpmpp", steps=25, seed=0 and the other keyword arguments of `sample`.
+            sampling: count=8, sampler="sde-dpmpp", steps=25, seed=0 and the other keyword arguments of `sample`.
 
         Returns:
             Records of 1024 samples at 102.4 Hz in mV, leads in the order of MODEL_LEADS, carrying their condition.
@@ -118,8 +119,8 @@ class ECGTwin(Generator):
         condition: Condition,
         *,
         count: int = 8,
-        sampler: str = "dpmpp",
-        steps: int = 25,
+        sampler: str = DEFAULT_SAMPLER,
+        steps: int = DEFAULT_STEPS,
         seed: int = 0,
         first_index: int = 0,
         batch_size: int = 32,
@@ -153,8 +154,8 @@ class ECGTwin(Generator):
         base_vectors: Tensor,
         conditions: Sequence[Condition],
         *,
-        sampler: str = "dpmpp",
-        steps: int = 25,
+        sampler: str = DEFAULT_SAMPLER,
+        steps: int = DEFAULT_STEPS,
         seed: int = 0,
         first_index: int = 0,
         backend: str = "auto",
@@ -170,8 +171,7 @@ class ECGTwin(Generator):
             self.networks["denoiser"], text, mask, patient, base_vectors.to(self.device), sampler=sampler, steps=steps,
             seed=seed, first_index=first_index, backend=backend, dtype=dtype, progress=progress,
         )  # fmt: skip
-        # The decoder has no kernels for a GPU.
-        decoder_backend = "reference" if backend_ran in ("triton", "cuda") else backend
+        decoder_backend = backend_ran if backend_ran in GPU_BACKENDS else backend
         decoded = decode(self.networks["decoder"], latents, backend=decoder_backend, dtype=dtype)
         return Signals(decoded.signals.cpu().numpy(), backend_ran)
 
@@ -188,7 +188,7 @@ class ECGTwin(Generator):
                 where `swap` has more, the further ones are as added; where it has fewer, the attention of those
                 that both have is scaled to a sum of 1. weight=1.0: of an added statement's attention, or several
                 weights, for one edit each. threshold=200: 0..1000. heart_rate, age, sex: bpm, years, "F" or "M"; the
-                record's own where None. count=1: twins. sampler="dpmpp", steps=25, seed=0, first_index=0,
+                record's own where None. count=1: twins. sampler="sde-dpmpp", steps=25, seed=0, first_index=0,
                 batch_size=32, backend="auto", dtype=torch.float32, progress=None: as of `sample`.
 
         Raises:

@@ -9,7 +9,7 @@ import numpy
 import torch
 
 from ecgtwin_fast import extension
-from ecgtwin_fast.engine import cuda_backend, triton_backend
+from ecgtwin_fast.engine import gpu_support, triton_backend
 from ecgtwin_fast.engine.cpu_support import DTYPES, precision_reasons
 from ecgtwin_fast.ops import OPERATORS
 from ecgtwin_fast.ops.operator import BACKENDS
@@ -52,7 +52,8 @@ def build() -> dict[str, str]:
     """How the compiled operators were built, or why they are absent."""
     module = extension.MODULE
     on_gpu = {
-        "CUDA engine": _served(cuda_backend.machine_reasons(), "bfloat16"),
+        "CUDA engine": _served(gpu_support.machine_reasons(), "bfloat16"),
+        "Graph engine": _served(gpu_support.machine_reasons(), ", ".join(map(_short, DTYPES))),
         "Triton engine": _served(triton_backend.machine_reasons(), ", ".join(map(_short, DTYPES))),
     }
     if module is None:

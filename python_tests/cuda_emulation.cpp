@@ -30,6 +30,7 @@ int run(int (*kernel)(const Args&, int64_t, void*), const void* args, int64_t ta
 }  // namespace
 
 int probe(const int64_t& kind, int64_t tasks, void* numbers);
+void warpgroup_probe(int64_t kind, float* numbers);
 
 extern "C" {
 
@@ -40,9 +41,21 @@ void set_order(int order, uint64_t seed) {
   ecgtwin::emulation::random_source.seed(seed);
 }
 
+void set_newest(int newest) { ecgtwin::emulation::newest = newest; }
+
 int run_probe(int64_t kind, float* numbers) {
   try {
     return probe(kind, 1, numbers);
+  } catch (const std::exception& error) {
+    message = error.what();
+    return -1;
+  }
+}
+
+int run_warpgroup_probe(int64_t kind, float* numbers) {
+  try {
+    warpgroup_probe(kind, numbers);
+    return 0;
   } catch (const std::exception& error) {
     message = error.what();
     return -1;

@@ -36,7 +36,8 @@ GUARD = 64  # elements of NaN around each tensor
 def build(folder: Path) -> Path:
     """Compiles what is newer than its object, and links the library."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [*cuda_check.cuda_sources(), TESTS / "cuda_emulation.cpp", TESTS / "emulation_probe.cu"]
+    own = ("cuda_emulation.cpp", "emulation_probe.cu", "warpgroup_probe.cu")
+    sources = [*cuda_check.cuda_sources(), *(TESTS / name for name in own)]
     headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/**/*.cuh"), *CSRC.glob("cuda/*.h")]
     newest = max(header.stat().st_mtime for header in headers)
 
@@ -95,7 +96,7 @@ ARGUMENTS = {
     ),
     "sampler_step": structure(
         "SamplerArgs",
-        **fields(c_void_p, "x eps x0_prev noise coefficients next x0"),
+        **fields(c_void_p, "x eps x0_prev noise coefficients keys next x0"),
         **fields(c_int64, "elements blocks"),
         **fields(c_uint64, "seed first_index"),
         step=c_uint32,
@@ -112,7 +113,7 @@ ARGUMENTS = {
     "group_norm_silu": structure(
         "GroupNormArgs",
         **fields(c_void_p, "x weight bias out statistics"),
-        **fields(c_int64, "channels length groups"),
+        **fields(c_int64, "channels length groups channels_last"),
         eps=c_double,
         dtype=c_int32,
     ),
@@ -152,7 +153,8 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(build(TESTS.parent / "build" / "cuda_emulation")))
     loaded.last_error.restype = ctypes.c_char_p
     loaded.set_order.argtypes = [c_int32, c_uint64]
-    loaded.run_probe.argtypes = [c_int64, POINTER(ctypes.c_float)]
+    for name in ("run_probe", "run_warpgroup_probe"):
+        getattr(loaded, name).argtypes = [c_int64, POINTER(ctypes.c_float)]
     for name, kind in ARGUMENTS.items():
         getattr(loaded, name).argtypes = [c_void_p, c_int64]
         size = getattr(loaded, f"{name}_size")()

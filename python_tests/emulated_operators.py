@@ -9,6 +9,8 @@ import torch
 from cuda_emulation import compute, differentiable, guarded, placed, run
 from torch import Tensor
 
+from ecgtwin_fast.ops.sampler_step import signed
+
 
 def norm_forward(x, shift, scale, eps=1e-6, gate=None, y=None):
     given = {"x": placed(x), "y": placed(y), "gate": placed(gate, 1)}
@@ -99,12 +101,21 @@ def rope_embed(*inputs: Tensor) -> Tensor:
     return differentiable(forward, backward)(*inputs)
 
 
-def sampler_step(x, eps, x0_prev, noise, coefficients, seed, first_index, step) -> tuple[Tensor, Tensor]:
+def sampler_step(
+    x, eps, x0_prev, noise, coefficients, seed, first_index, step, keyed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`keyed`: the keys lie in memory, and the coefficients in a table with NaN in its other rows."""
     elements = x[0].numel()
     blocks = -(-elements // 64)
     given = {"x": x, "eps": eps, "x0_prev": x0_prev, "noise": noise, "coefficients": coefficients.float()}
+    keys = {"seed": seed % 2**64, "first_index": first_index, "step": step}
+    if keyed:
+        given["coefficients"] = torch.full((step + 2, 8), float("nan")).index_copy_(
+            0, torch.tensor([step]), given["coefficients"][None]
+        )
+        keys = {"keys": torch.tensor([signed(seed), first_index, step])}
     given = {name: placed(value) for name, value in given.items()}
-    given |= {"elements": elements, "blocks": blocks, "seed": seed % 2**64, "first_index": first_index, "step": step}
+    given |= {"elements": elements, "blocks": blocks} | keys
     outputs = {name: guarded(tuple(x.shape), x.dtype) for name in ("next", "x0")}
     run("sampler_step", x.shape[0] * blocks, outputs, given | {"dtype": x.dtype})
     return outputs["next"], outputs["x0"]
@@ -151,6 +162,19 @@ def tanh_gelu(x: Tensor) -> Tensor:
         return out
 
     return differentiable(lambda x: (call(x, None), x), call)(x)
+
+
+def channels_last_group_norm_silu(x, weight, bias, groups) -> Tensor:
+    """The forward pass on x (B, C, L) that lies as (B, L, C), so given back."""
+    batch, channels, length = x.shape
+    sizes = {"channels": channels, "length": length, "groups": groups, "channels_last": 1, "eps": 1e-5}
+    given = {"x": placed(x.transpose(1, 2)), "weight": placed(weight), "bias": placed(bias)}
+    outputs = {
+        "out": guarded((batch, length, channels), x.dtype),
+        "statistics": guarded((batch, groups, 2), compute(x.dtype)),
+    }
+    run("group_norm_silu", batch * groups, outputs, {**given, **sizes, "dtype": x.dtype})
+    return outputs["out"].transpose(1, 2).contiguous()
 
 
 def group_norm_silu(x, weight, bias, groups) -> Tensor:

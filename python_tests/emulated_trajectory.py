@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import torch
 from cuda_emulation import ARGUMENTS, ORDERS, check_guards, guarded, library, placed, pointer, run
@@ -26,10 +27,13 @@ KNOWN = "keys values score_bias counts condition_of".split()
 
 
 def trajectory(
-    network, table, base_of, known, coefficients, noise, latents, clean, taken, head, seed, first_index, first_step,
-    draws, blocks,
+    newest, network, table, base_of, known, coefficients, noise, latents, clean, taken, head, seed, first_index,
+    first_step, draws, blocks,
 ) -> None:  # fmt: skip
-    """In every order of blocks and threads; `latents` and `clean` are changed to what came of all of them."""
+    """In every order of blocks and threads; `latents` and `clean` are changed to what came of all of them.
+
+    newest: as on a device of sm_90a.
+    """
     values = dict(zip(NETWORK + KNOWN, network + known, strict=True))
     values |= {"modulation": table, "base_of": base_of, "coefficients": coefficients, "noise": noise}
     integers = ("base_of", "counts", "condition_of")
@@ -50,6 +54,7 @@ def trajectory(
         changed = {"latents": placed(latents), "clean": placed(clean), "taken": torch.zeros_like(taken)}
         pointers = {name: pointer(value) for name, value in (kept | changed).items()}
         library().set_order(order, 7)
+        library().set_newest(newest)
         status = library().trajectory(ctypes.byref(ARGUMENTS["trajectory"](**pointers, **sizes)), blocks)
         assert status == 0, f"{ORDERS[order]}: {library().last_error().decode()}"
         assert int(changed["taken"]) == records + blocks
@@ -61,4 +66,7 @@ def trajectory(
     clean.copy_(found[0][1])
 
 
-EMULATED = Kernels(linear, trajectory)
+EMULATED = {
+    architecture: Kernels(linear, functools.partial(trajectory, newest))
+    for architecture, newest in {"sm_80": False, "sm_90a": True}.items()
+}

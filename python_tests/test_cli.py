@@ -18,7 +18,7 @@ from ecgtwin_fast.data.leads import MODEL_LEADS
 from ecgtwin_fast.data.preprocess import resample
 from ecgtwin_fast.data.ptbxl import PTBXL, ptbxl_root
 from ecgtwin_fast.data.record import Record, write_wfdb
-from ecgtwin_fast.samplers import SCHEDULES
+from ecgtwin_fast.samplers import DEFAULT_SAMPLER, SCHEDULES
 
 REPORT = "atrial fibrillation|rapid ventricular response"
 TWELVE = list(MODEL_LEADS)
@@ -293,3 +293,4 @@ def test_python_m_is_the_same_command():
 
 def test_all_samplers_are_offered():
     assert set(SAMPLERS) == set(SCHEDULES)
+    assert SAMPLERS[0] == DEFAULT_SAMPLER

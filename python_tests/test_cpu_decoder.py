@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ecgtwin_fast import ECGTwin
 from ecgtwin_fast.engine import choice
-from ecgtwin_fast.engine.cpu_decoder import decode, pack_decoder
+from ecgtwin_fast.engine.cpu_decoder import pack_decoder
+from ecgtwin_fast.engine.decoder import decode
 from ecgtwin_fast.engine.packing import layout
 from ecgtwin_fast.errors import BackendError, ECGTwinError
 from ecgtwin_fast.models.vae import Decoder

@@ -267,7 +267,7 @@ def test_no_thread_waits_for_one_that_has_ended():
     """Of two threads with a record each and one together, the other has come to that when the first one is told."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-c", LATE]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=60, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=240, check=True)
     assert done.stdout == "ended\n"
 
 
@@ -291,7 +291,7 @@ def test_keyboard_interrupt_ends_between_steps():
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline().strip() == "1"
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0].split()
+    rest = process.communicate(timeout=240)[0].split()
     assert rest[-1] == "interrupted" and len(rest) < 900
 
 

@@ -12,7 +12,7 @@ from golden_networks import load
 from torch import Tensor, nn
 
 from ecgtwin_fast import models
-from ecgtwin_fast.engine.cpu_extractor import extract
+from ecgtwin_fast.engine.extractor import extract
 from ecgtwin_fast.errors import BackendError
 
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).float()

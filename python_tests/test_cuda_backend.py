@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ REASONS = cuda_backend.machine_reasons()
 needs_gpu = pytest.mark.skipif(bool(REASONS), reason="; ".join(REASONS))
 emulated = pytest.mark.skipif(sys.platform != "linux", reason="the fibers of the emulation are tried on Linux alone")
 SIZES = {"narrow": {"hidden": 32, "heads": 2}, "wide": {"hidden": 64, "heads": 2, "mlp_ratio": 2, "channels": 3}}
+
+# Whole 64 positions are multiplied by warpgroups where a GPU has them, others by warps.
+GPU_SIZES = [{}, {"hidden": 128, "heads": 4, "depth": 6}, *({**SIZES["wide"], "length": n} for n in (32, 64))]
 
 
 def test_every_reason_is_listed(monkeypatch):
@@ -101,7 +105,7 @@ def test_linear(dtype, x_groups, weight_groups):
 
 def network(**sizes) -> torch.nn.Module:
     torch.manual_seed(0)
-    made = models.create("dit", depth=2, length=32, text_width=24, base_width=16, **sizes)
+    made = models.create("dit", **{"depth": 2, "length": 64, "text_width": 24, "base_width": 16, **sizes})
     with torch.no_grad():
         for weight in made.parameters():
             weight += 0.1 * torch.randn(weight.shape)
@@ -122,9 +126,9 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(scope="module")
-def cuda() -> Cuda:
-    return Cuda("cpu", EMULATED)
+@pytest.fixture(scope="module", params=EMULATED)
+def cuda(request) -> Cuda:
+    return Cuda("cpu", EMULATED[request.param])
 
 
 def check_trajectory(made: torch.Tensor, asked: Request) -> None:
@@ -150,8 +154,16 @@ def test_emulated_trajectories(cuda, poisoned, sampler):
 
 @emulated
 def test_emulated_trajectory_of_given_noise_and_many_tokens(cuda, poisoned):
-    noise = torch.randn(3, 2, 3, 32)
-    asked = request(network(**SIZES["wide"]), "ddpm", 2, 20, x_init=torch.randn(2, 3, 32), noise=noise)
+    noise = torch.randn(3, 2, 3, 128)
+    asked = request(network(**SIZES["wide"], length=128), "ddpm", 2, 20, x_init=torch.randn(2, 3, 128), noise=noise)
+    check_trajectory(cuda.run(asked), asked)
+
+
+@emulated
+@pytest.mark.parametrize("sizes", [{"hidden": 128, "heads": 4}, {"hidden": 256, "heads": 8, "mlp_ratio": 2}])
+def test_emulated_trajectories_of_published_widths(cuda, poisoned, sizes):
+    asked = request(network(**sizes, depth=1, length=128), "ddim", 1)
+    asked = dataclasses.replace(asked, schedule=samplers.schedule("ddim", 1))
     check_trajectory(cuda.run(asked), asked)
 
 
@@ -186,7 +198,7 @@ def test_golden_ddpm_trajectory(dit):
 @needs_gpu
 @pytest.mark.parametrize("tokens", [5, 25])
 @pytest.mark.parametrize("sampler", samplers.SCHEDULES)
-@pytest.mark.parametrize("sizes", [{}, {"hidden": 128, "heads": 4, "depth": 6}, {**SIZES["wide"], "length": 32}])
+@pytest.mark.parametrize("sizes", GPU_SIZES)
 def test_trajectories_on_a_gpu(sampler, tokens, sizes):
     torch.manual_seed(0)
     denoiser = models.create("dit", **sizes).eval().requires_grad_(False).cuda()

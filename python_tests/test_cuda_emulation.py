@@ -97,8 +97,9 @@ def test_rope_embed(dtype, shape):
 
 @every_dtype
 @pytest.mark.parametrize("form", test_ops_sampler_step.FORMS)
-def test_sampler_step(form, dtype):
-    check("sampler_step", test_ops_sampler_step.inputs(form, (2, 3, 37)), dtype)
+@pytest.mark.parametrize("keyed", [False, True])
+def test_sampler_step(form, dtype, keyed):
+    check("sampler_step", test_ops_sampler_step.inputs(form, (2, 3, 37)), dtype, keyed=keyed)
 
 
 @every_dtype
@@ -111,6 +112,13 @@ def test_tanh_gelu(dtype, shape):
 @pytest.mark.parametrize("shape", test_ops_group_norm_silu.SHAPES[1:])
 def test_group_norm_silu(dtype, shape):
     check("group_norm_silu", test_ops_group_norm_silu.inputs(*shape), dtype)
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [*test_ops_group_norm_silu.SHAPES[1:], (1, 300, 7, 2)])
+def test_group_norm_silu_of_channels_that_lie_side_by_side(dtype, shape):
+    given = test_ops_group_norm_silu.inputs(*shape)
+    check_values(OPERATORS["group_norm_silu"], given, dtype, emulated_operators.channels_last_group_norm_silu)
 
 
 @every_dtype

@@ -24,6 +24,7 @@ from operator_checks import (
     raw_operator,
 )
 
+from ecgtwin_fast import samplers
 from ecgtwin_fast.engine.training import training_forward
 from ecgtwin_fast.ops import OPERATORS
 from ecgtwin_fast.ops.operator import Operator
@@ -130,6 +131,25 @@ def test_opcheck(name):
     if OPERATORS[name].differentiable:
         given = [value.requires_grad_() if isinstance(value, torch.Tensor) else value for value in given]
     torch.library.opcheck(raw_operator(OPERATORS[name]), given)
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [*test_ops_group_norm_silu.SHAPES, (1, 300, 7, 2), (2, 512, 1024, 32)])
+def test_group_norm_silu_of_channels_that_lie_side_by_side(shape, dtype):
+    operator = OPERATORS["group_norm_silu"]
+
+    def function(x, *others):
+        (out,) = on_gpu(operator)(x.mT.contiguous().mT, *others)
+        assert out.mT.is_contiguous()
+        return out.contiguous()
+
+    check_values(operator, test_ops_group_norm_silu.inputs(*shape), dtype, function)
+
+
+@pytest.mark.parametrize("given_noise", [False, True])
+@pytest.mark.parametrize("sampler", samplers.SCHEDULES)
+def test_sampler_step_in_place(sampler, given_noise):
+    test_ops_sampler_step.check_in_place(sampler, given_noise, DEVICE)
 
 
 def test_another_stream():

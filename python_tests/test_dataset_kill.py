@@ -18,7 +18,7 @@ from ecgtwin_fast.dataset.verify import verify
 KILLS = 10
 TWINS, PER_SHARD = 40, 3
 ITEMS = 3 * 2 * TWINS
-PATIENCE = 60
+PATIENCE = 240
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tiny_model import write_tiny_model
 from ecgtwin_fast.dataset.conditions import Draw, Normal, Statement, Uniform, Weighted
 from ecgtwin_fast.dataset.items import Asked
 from ecgtwin_fast.dataset.plan import Plan, PlanError, ReferencePlan
+from ecgtwin_fast.samplers import DEFAULT_SAMPLER, DEFAULT_STEPS
 
 # --- what a plan becomes
 
@@ -27,7 +28,7 @@ def test_the_smallest_plan_has_the_defaults(tmp_path):
         str(tmp_path / "plan.yaml"), SMALLEST, ReferencePlan("simulated", simulated=4), (Asked("sinus rhythm"),)
     )
     chosen = (plan.twins, plan.seed, plan.model, plan.sampler, plan.steps, plan.backend, plan.dtype, plan.batch_size)
-    assert chosen == (1, 0, "bundled", "dpmpp", 25, "auto", "float32", 32)
+    assert chosen == (1, 0, "bundled", DEFAULT_SAMPLER, DEFAULT_STEPS, "auto", "float32", 32)
     assert (plan.format, plan.records_per_shard, plan.licence) == ("parquet", 1024, None)
 
 

@@ -32,7 +32,7 @@ BAD_FIELDS = {
     "steps: 1001": "steps is 1001, expected a whole number in 1..1000",
     "batch_size: 0": "batch_size is 0, expected a whole number of at least 1",
     "sampler: dpmp": "sampler is 'dpmp', expected ddpm, ddim, dpmpp or sde-dpmpp; did you mean 'dpmpp'?",
-    "backend: referenc": "expected auto, cpu, reference, triton or cuda; did you mean 'reference'?",
+    "backend: referenc": "expected auto, cpu, reference, triton, cuda or graph; did you mean 'reference'?",
     "dtype: float64": "dtype is 'float64', expected float32 or bfloat16",
     "dtype: {a: b}": "dtype is a mapping, expected float32 or bfloat16",
     "output: {format: parket}": "output.format is 'parket', expected parquet, wfdb or webdataset; did you mean 'parqu",

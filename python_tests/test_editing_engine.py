@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ecgtwin_fast import models
 from ecgtwin_fast.engine.backends import BACKENDS
+from ecgtwin_fast.engine.choice import GPU_BACKENDS
 from ecgtwin_fast.engine.edit import Edit
 from ecgtwin_fast.engine.latents import generate_latents
 from ecgtwin_fast.engine.request import Request
 from ecgtwin_fast.errors import BackendError, ConditionError
 from ecgtwin_fast.samplers import COEFFICIENTS, Schedule
 
-NAMES = [backend.name for backend in BACKENDS if backend.name not in ("triton", "cuda")]
+NAMES = [backend.name for backend in BACKENDS if backend.name not in GPU_BACKENDS]
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 
 

@@ -84,13 +84,13 @@ def test_diffusets_makes_ecgs_of_nobody_under_the_conditions(store, diffusets):
 def test_command_follows_both_models_over_steps(store, ecgtwin, diffusets, tmp_path, capsys):
     arguments = ["evaluate", "--real", str(store.path), "--device", "cpu", "--workers", "1", "--steps", "3"]
     arguments += ["--model", f"twin={ecgtwin}", f"other={diffusets}", "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--curve", "ddpm=4,2", "dpmpp=3"]) == 0
+    assert main([*arguments, "--curve", "ddpm=4,2", "sde-dpmpp=3"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["metrics"]) == ["twin", "other", "real", "shuffled"]
     assert report["metrics"]["other"]["top1_base"] is None and report["metrics"]["twin"]["top1_base"]
     for name in ("twin", "other"):
         rows = report["steps"][name]
-        assert [(each["sampler"], each["steps"]) for each in rows] == [("ddpm", 4), ("ddpm", 2), ("dpmpp", 3)]
+        assert [(each["sampler"], each["steps"]) for each in rows] == [("ddpm", 4), ("ddpm", 2), ("sde-dpmpp", 3)]
         assert rows[0]["metrics"]["ratio_plain"] == {"value": 1.0, "low": 1.0, "high": 1.0}
         assert rows[1]["metrics"]["ratio_plain"]["value"] > 0 and rows[1]["metrics"]["fid_plain"]["value"] > 0
         assert report["fewest_steps"][name]["plain"]["ddpm"] in (2, 4)

@@ -187,7 +187,7 @@ def test_edits_are_added_beside_their_source(explorer, findings):
     differences = [
         np.abs(trace.record.signal - findings.twins[1].record.signal).max() for trace in (unchanged, once.edits[0])
     ]
-    assert differences[0] < 1e-5 and differences[1] > 10 * differences[0]
+    assert differences[0] < 1e-3 and differences[1] > 10 * differences[0]
 
 
 def test_what_cannot_be_edited_says_so(explorer, findings):

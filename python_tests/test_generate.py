@@ -17,6 +17,7 @@ from ecgtwin_fast.data.record import write_wfdb
 from ecgtwin_fast.errors import BackendError, CheckpointError, ConditionError, ECGTwinError, TextEncoderError
 from ecgtwin_fast.generate import Condition
 from ecgtwin_fast.models.vae import LATENT_SCALE
+from ecgtwin_fast.samplers import DEFAULT_SAMPLER
 
 REPORT = "atrial fibrillation|rapid ventricular response"
 
@@ -104,7 +105,7 @@ def test_a_run_says_how_it_was_made(model):
     )  # fmt: skip
     assert seen == [(done, 8) for done in range(1, 9)]
     assert (run.backend, run.device, run.condition, run.model) == ("reference", "cpu", condition, model.name)
-    assert (run.sampler, run.steps, run.seed, run.first_index) == ("dpmpp", 4, 9, 2)
+    assert (run.sampler, run.steps, run.seed, run.first_index) == (DEFAULT_SAMPLER, 4, 9, 2)
     assert len(run.records) == 3 and run.seconds > 0
 
 

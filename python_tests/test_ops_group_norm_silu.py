@@ -72,10 +72,21 @@ def test_traces_whole():
 
 def test_any_strides_give_the_same():
     x, weight, bias, groups = (v.float() if torch.is_tensor(v) else v for v in inputs(3, 8, 10, 2))
-    strided = x.mT.contiguous().mT
+    strided = x.repeat_interleave(2, -1)[..., ::2]
     assert not strided.is_contiguous()
     spread = [value.repeat_interleave(2)[::2] for value in (weight, bias)]
-    assert torch.equal(group_norm_silu(strided, *spread, groups), group_norm_silu(x, weight, bias, groups))
+    made = group_norm_silu(strided, *spread, groups)
+    assert made.is_contiguous() and torch.equal(made, group_norm_silu(x, weight, bias, groups))
+
+
+def test_channels_that_lie_side_by_side_stay_so():
+    x, weight, bias, groups = (v.float() if torch.is_tensor(v) else v for v in inputs(3, 8, 10, 2))
+    last = x.mT.contiguous().mT
+    made = group_norm_silu(last, weight, bias, groups)
+    assert made.stride() == last.stride() and torch.equal(made, group_norm_silu(x, weight, bias, groups))
+    given = [value.double() for value in (last, weight, bias)]
+    check_opcheck(NORM, [*given, groups])
+    check_gradcheck(NORM, [*given, groups])
 
 
 def test_a_record_is_the_same_in_any_batch():

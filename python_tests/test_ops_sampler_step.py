@@ -15,6 +15,7 @@ from operator_checks import (
 
 from ecgtwin_fast import samplers
 from ecgtwin_fast.ops import OPERATORS, sampler_step
+from ecgtwin_fast.ops.sampler_step import sampler_step_, signed
 
 STEP = OPERATORS["sampler_step"]
 FORMS = {
@@ -83,6 +84,27 @@ def test_steps_of_a_compiled_loop_share_one_graph():
     assert len(graphs) <= 3, "0, 1 and any other step"
 
 
+def check_in_place(name: str, given_noise: bool, device: str = "cpu") -> None:
+    """Steps in place, keyed on the device, are those of the other operator to the bit."""
+    schedule, seed, first = samplers.schedule(name, 4), 2**64 - 5, 2**40
+    generator, table = torch.Generator().manual_seed(5), schedule.coefficients.to(device)
+    x, *drawn = torch.randn(9, 3, 4, 37, generator=generator).to(device)
+    own, clean, keys = x.clone(), torch.zeros_like(x), torch.tensor([signed(seed), first, 0], device=device)
+    x0 = None
+    for step in range(4):
+        eps, noise = drawn[2 * step], drawn[2 * step + 1] if given_noise else None
+        x, x0 = sampler_step(x, eps, x0, noise, table[step], seed, first, step)
+        sampler_step_(own, clean, eps, noise, table, keys)
+        keys[2] += 1
+        assert torch.equal(own, x) and torch.equal(clean, x0)
+
+
+@pytest.mark.parametrize("given_noise", [False, True])
+@pytest.mark.parametrize("name", samplers.SCHEDULES)
+def test_in_place_with_keys_on_the_device(name, given_noise):
+    check_in_place(name, given_noise)
+
+
 def test_clipping_passes_nan_on():
     x = torch.tensor([[float("nan"), 9.0, -9.0, 0.25]])
     row = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
@@ -136,3 +158,21 @@ def test_bad_arguments(change, message):
     arguments = dict(zip(names, [X, X, None, None, ROW, 0, 0, 0], strict=True)) | change
     with pytest.raises(RuntimeError, match=f"sampler_step: {message}"):
         sampler_step(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x0": X[:1]}, r"x0 must have shape \[2, 4, 6\].*but it has \[1, 4, 6\]"),
+        ({"eps": X.double()}, "eps must be Float where x is Float, but it is Double"),
+        ({"noise": X[..., :3]}, r"noise must have shape \[2, 4, 6\]"),
+        ({"coefficients": ROW}, r"coefficients must be \(steps, 8\), but its shape is \[8\]"),
+        ({"keys": torch.zeros(4).long()}, r"keys must have shape \[3\]"),
+        ({"keys": torch.zeros(3)}, "keys must be Long where x is Float, but it is Float"),
+        ({"x": X.mT.contiguous().mT}, "x must be contiguous"),
+    ],
+)
+def test_bad_arguments_in_place(change, message):
+    given = {"x": X, "x0": X, "eps": X, "noise": None, "coefficients": ROW[None], "keys": torch.zeros(3).long()}
+    with pytest.raises(RuntimeError, match=f"sampler_step_: {message}"):
+        sampler_step_(**given | change)

@@ -71,7 +71,7 @@ PEERS = {
     "ddim eta 0.6": (lambda steps: samplers.ddim_schedule(steps, eta=0.6), diffusers_ddim(0.6)),
     "ddim eta 1": (lambda steps: samplers.ddim_schedule(steps, eta=1.0), diffusers_ddim(1.0)),
     "dpmpp": (samplers.dpm_solver_pp_schedule, diffusers_dpm),
-    "sde-dpmpp": (samplers.sde_dpm_solver_pp_schedule, diffusers_sde_dpm),
+    "sde-dpmpp eta 1": (lambda steps: samplers.sde_dpm_solver_pp_schedule(steps, eta=1.0), diffusers_sde_dpm),
 }
 
 
@@ -125,7 +125,7 @@ def test_dpm_solver_pp_keeps_the_noise_level_of_a_known_solution(steps):
         assert relative_error(x, after.sqrt() * x0 + (1 - after).sqrt() * noise) < 1e-5
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0, 3.0])
 def test_dpm_solver_pp_draws_as_much_noise_as_it_takes_away(eta):
     plan = samplers.dpm_solver_pp_schedule(25, eta=eta)
     sigma, inv_alpha, _, k_x, k_x0, k_prev, _, k_noise = plan.coefficients.double().unbind(1)
@@ -162,7 +162,7 @@ def test_noise_and_start_default_to_the_keyed_draws():
     assert torch.equal(keyed, samplers.ddpm(eps, SHAPE, 10, x_init=x_init, noise=noise))
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim eta 0.6", "dpmpp", "sde-dpmpp"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim eta 0.6", "dpmpp", "sde-dpmpp eta 1"])
 def test_a_record_does_not_depend_on_its_batch(name):
     def elementwise(x, t):
         return torch.tanh(x) + 0.1 * torch.cos(t / 300)[:, None, None]
@@ -261,5 +261,6 @@ def test_bad_sampler_and_eta():
         samplers.schedule("euler", 10)
     with pytest.raises(SamplerError, match="eta must be in 0..1"):
         samplers.ddim_schedule(10, eta=1.5)
-    with pytest.raises(SamplerError, match="eta must be in 0..1"):
-        samplers.dpm_solver_pp_schedule(10, eta=-0.1)
+    for eta in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(SamplerError, match="eta must be at least 0 and finite"):
+            samplers.dpm_solver_pp_schedule(10, eta=eta)

@@ -101,7 +101,8 @@ def test_fifty_steps_follow_the_reference(name, bfloat16):
 
     ours, reference = losses("operators"), losses("reference")
     assert reference[-5:].mean() < 0.7 * reference[:5].mean()
-    torch.testing.assert_close(ours, reference, rtol=2e-2 if bfloat16 else 2e-4, atol=0)
+    # Weights of the reference changed by 1e-4, less than bfloat16 resolves, move its own losses by 2 to 5 %.
+    torch.testing.assert_close(ours, reference, rtol=5e-2 if bfloat16 else 2e-4, atol=0)
 
 
 def test_other_networks_train_as_they_are():

@@ -303,11 +303,12 @@ def test_modulation_is_filled_in_parts(quick, monkeypatch):
 
 
 def test_trajectories_kept_are_few(quick):
-    from ecgtwin_fast.engine.triton_trajectory import KEPT_TRAJECTORIES, trajectory
+    from ecgtwin_fast.engine.cuda_graph import KEPT_GRAPHS
+    from ecgtwin_fast.engine.triton_trajectory import trajectory
 
     packed: PackedDenoiser = Laid(SIZES["narrow"], torch.float32).packed
     first = trajectory(packed, 1, 16)
     assert trajectory(packed, 1, 16) is first
-    for records in range(2, 2 + KEPT_TRAJECTORIES):
+    for records in range(2, 2 + KEPT_GRAPHS):
         trajectory(packed, records, 16)
-    assert len(packed.trajectories) == KEPT_TRAJECTORIES and trajectory(packed, 1, 16) is not first
+    assert len(packed.recent) == KEPT_GRAPHS and trajectory(packed, 1, 16) is not first

@@ -8,6 +8,9 @@
 
 namespace ecgtwin::ECGTWIN_VARIANT {
 
+// Keys that a sum takes one by one. Of more keys the sums of so many are added: rounding grows with the longest chain.
+constexpr int64_t kKeysAtOnce = 128;
+
 // Scores [count][tile] of keys against a panel of queries, key i of pair k being at keys[i + k * step]; their largest by
 // position goes to `largest`.
 template <class T>
@@ -32,13 +35,20 @@ ECGTWIN_NOINLINE void exponentials(float* scores, int64_t count, const Vector* l
   Vector top[T::vectors], sum[T::vectors];
   ECGTWIN_UNROLL
   for (int j = 0; j < T::vectors; ++j) top[j] = largest[j], sum[j] = zero();
-  for (int64_t key = 0; key < count; key += 2) {
-    Block<T, 2> value;
-    ECGTWIN_EACH(2) {
-      value[i][j] = exp2<T::exact>(load_aligned(scores + (key + i) * T::tile + j * kLanes) - top[j]);
-      sum[j] += value[i][j];
+  for (int64_t first = 0; first < count; first += kKeysAtOnce) {
+    Vector part[T::vectors];
+    ECGTWIN_UNROLL
+    for (int j = 0; j < T::vectors; ++j) part[j] = zero();
+    for (int64_t key = first; key < count && key < first + kKeysAtOnce; key += 2) {
+      Block<T, 2> value;
+      ECGTWIN_EACH(2) {
+        value[i][j] = exp2<T::exact>(load_aligned(scores + (key + i) * T::tile + j * kLanes) - top[j]);
+        part[j] += value[i][j];
+      }
+      store_panel<T, 2>(reinterpret_cast<uint32_t*>(scores), T::tile, key, value);
     }
-    store_panel<T, 2>(reinterpret_cast<uint32_t*>(scores), T::tile, key, value);
+    ECGTWIN_UNROLL
+    for (int j = 0; j < T::vectors; ++j) sum[j] += part[j];
   }
   ECGTWIN_UNROLL
   for (int j = 0; j < T::vectors; ++j) inverse[j] = broadcast(1.0f) / sum[j];

@@ -10,7 +10,7 @@
 namespace ecgtwin::ECGTWIN_VARIANT {
 namespace {
 
-// ---- any element type, any instruction set: the definition, loop by loop
+// ---- any element type, any instruction set: the definition, loop by loop; sums over keys in double
 
 template <typename T>
 struct Scalar {
@@ -26,7 +26,8 @@ struct Scalar {
   // Attention weights of one query.
   void weights(int64_t query, C* out) const {
     const C factor = C(1) / sqrt(C(a.head_size));
-    C largest = C(kMasked), sum = 0;
+    C largest = C(kMasked);
+    double sum = 0;
     for (int64_t key = 0; key < a.keys; ++key) {
       C score = 0;
       for (int64_t c = 0; c < a.head_size; ++c) score += at(a.query, query, c) * at(a.key, key, c);
@@ -38,16 +39,16 @@ struct Scalar {
       if (out[key] > largest) largest = out[key];
     }
     for (int64_t key = 0; key < a.keys; ++key) sum += out[key] = exp(out[key] - largest);
-    for (int64_t key = 0; key < a.keys; ++key) out[key] /= sum;
+    for (int64_t key = 0; key < a.keys; ++key) out[key] = static_cast<C>(out[key] / sum);
   }
 
   void forward(C* room) const {
     for (int64_t query = 0; query < a.queries; ++query) {
       weights(query, room);
       for (int64_t c = 0; c < a.head_size; ++c) {
-        C sum = 0;
+        double sum = 0;
         for (int64_t key = 0; key < a.keys; ++key) sum += room[key] * at(a.value, key, c);
-        store(place(a.out, query, c), sum);
+        store(place(a.out, query, c), static_cast<C>(sum));
       }
     }
   }
@@ -59,23 +60,23 @@ struct Scalar {
     for (int64_t i = 0; i < 2 * a.keys * a.head_size; ++i) grad_key[i] = 0;
     for (int64_t query = 0; query < a.queries; ++query) {
       weights(query, weight);
-      C mean = 0;
+      double mean = 0;
       for (int64_t key = 0; key < a.keys; ++key) {
         C sum = 0;
         for (int64_t c = 0; c < a.head_size; ++c) sum += at(g.grad, query, c) * at(a.value, key, c);
         grad_score[key] = sum;
         mean += weight[key] * sum;
       }
-      for (int64_t key = 0; key < a.keys; ++key) grad_score[key] = weight[key] * (grad_score[key] - mean) * factor;
+      for (int64_t key = 0; key < a.keys; ++key) grad_score[key] = static_cast<C>(weight[key] * (grad_score[key] - mean) * factor);
       for (int64_t c = 0; c < a.head_size; ++c) {
         const C from = at(a.query, query, c), incoming = at(g.grad, query, c);
-        C sum = 0;
+        double sum = 0;
         for (int64_t key = 0; key < a.keys; ++key) {
           sum += grad_score[key] * at(a.key, key, c);
           grad_key[key * a.head_size + c] += grad_score[key] * from;
           grad_value[key * a.head_size + c] += weight[key] * incoming;
         }
-        store(place(g.grad_query, query, c), sum);
+        store(place(g.grad_query, query, c), static_cast<C>(sum));
       }
     }
     for (int64_t key = 0; key < a.keys; ++key)
@@ -180,15 +181,22 @@ ECGTWIN_NOINLINE void scores(const uint32_t* keys, int64_t count, int64_t pairs,
 template <class T>
 ECGTWIN_NOINLINE void to_query_rows(const uint32_t* pairs_of_keys, int64_t channels, const uint32_t* panel, int64_t pairs,
                                     const Vector* factor, uint32_t* result, uint32_t* rows) {
+  constexpr int64_t at_once = kKeysAtOnce / T::pack;
   Vector by[T::vectors];
   ECGTWIN_UNROLL
   for (int j = 0; j < T::vectors; ++j) by[j] = factor[j];
-  for (int64_t channel = 0; channel < channels; channel += T::rows)
-    multiply<T, 0>(pairs_of_keys + channel, 1, channels, panel, pairs,
-                   [&](Block<T, T::rows>& block) __attribute__((always_inline)) {
-                     ECGTWIN_EACH(T::rows) block[i][j] = block[i][j] * by[j];
-                     store_panel<T, T::rows>(result, T::tile, channel, block);
-                   });
+  for (int64_t channel = 0; channel < channels; channel += T::rows) {
+    Block<T, T::rows> sum;
+    ECGTWIN_EACH(T::rows) sum[i][j] = zero();
+    for (int64_t first = 0; first < pairs; first += at_once)
+      multiply<T, 0>(pairs_of_keys + first * channels + channel, 1, channels, panel + first * T::tile,
+                     pairs - first < at_once ? pairs - first : at_once,
+                     [&](Block<T, T::rows>& block) __attribute__((always_inline)) {
+                       ECGTWIN_EACH(T::rows) sum[i][j] += block[i][j];
+                     });
+    ECGTWIN_EACH(T::rows) sum[i][j] = sum[i][j] * by[j];
+    store_panel<T, T::rows>(result, T::tile, channel, sum);
+  }
   transpose(result, T::tile, channels / T::pack, T::tile, rows, channels / T::pack);
 }
 
@@ -313,11 +321,16 @@ struct Head {
     for (int j = 0; j < T::vectors; ++j) sum[j] = zero();
     row_product<T>(r.value_rows, pairs(), r.keys, r.grad_panel, pairs(),
                    [&](int64_t row, Block<T, T::rows>& block) __attribute__((always_inline)) {
+                     Vector part[T::vectors];
+                     ECGTWIN_UNROLL
+                     for (int j = 0; j < T::vectors; ++j) part[j] = zero();
                      ECGTWIN_EACH(T::rows) {
                        const int64_t at = (row + i) * T::tile + j * kLanes;
-                       sum[j] = multiply_add(load_aligned(r.weights + at), block[i][j], sum[j]);
+                       part[j] = multiply_add(load_aligned(r.weights + at), block[i][j], part[j]);
                        store_aligned(r.grad_weights + at, block[i][j]);
                      }
+                     ECGTWIN_UNROLL
+                     for (int j = 0; j < T::vectors; ++j) sum[j] += part[j];
                    });
     for (int j = 0; j < T::vectors; ++j) mean[j] = sum[j];
   }

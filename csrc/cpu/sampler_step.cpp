@@ -9,8 +9,9 @@ namespace {
 constexpr int64_t kCounters = kBlockElements / kNormalsPerCounter;
 
 template <typename T>
-void step(const SamplerArgs& a, int64_t begin, int64_t end) {
+void step(const SamplerArgs& given, int64_t begin, int64_t end) {
   using C = Compute<T>;
+  const SamplerArgs a = keyed(given);
   const SamplerStep<C> k = read_step<C>(a.coefficients);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t record = task / a.blocks, block = task % a.blocks, first = block * kBlockElements;
@@ -18,18 +19,18 @@ void step(const SamplerArgs& a, int64_t begin, int64_t end) {
     const int64_t offset = record * a.elements + first;
     const T* x = static_cast<const T*>(a.x) + offset;
     const T* eps = static_cast<const T*>(a.eps) + offset;
-    const T* given = a.noise ? static_cast<const T*>(a.noise) + offset : nullptr;
+    const T* noises = a.noise ? static_cast<const T*>(a.noise) + offset : nullptr;
     const T* previous = a.x0_prev ? static_cast<const T*>(a.x0_prev) + offset : nullptr;
     T* next = static_cast<T*>(a.next) + offset;
     T* x0 = static_cast<T*>(a.x0) + offset;
 
     float drawn[kBlockElements] = {};
-    if (!given && k.k_noise != C(0))
+    if (!noises && k.k_noise != C(0))
       draw_normals<kCounters>(a.seed, a.first_index + static_cast<uint64_t>(record), a.step,
                               static_cast<uint32_t>(block * kCounters), drawn);
     C noise[kBlockElements], prior[kBlockElements];
     for (int64_t i = 0; i < size; ++i) {
-      noise[i] = given ? load(given[i]) : C(drawn[i]);
+      noise[i] = noises ? load(noises[i]) : C(drawn[i]);
       prior[i] = previous ? load(previous[i]) : C(0);
     }
 #pragma omp simd

@@ -8,6 +8,7 @@
 // - copies to shared memory that run beside a thread leave NaN there until it waits for them;
 // - blocks, warps and lanes run in the order that `order` names: a race gives different results in different orders;
 // - threads that wait at different barriers, or lanes that do different warp operations, are errors.
+// Products of warpgroups and copies by mbarrier, in other files, are parts that hook into the life of a block.
 // What it cannot see: races inside a stretch without barriers that no order of whole stretches shows, and time.
 // Compile with -U_FORTIFY_SOURCE, whose longjmp refuses to change stacks.
 #pragma once
@@ -48,13 +49,14 @@ namespace ecgtwin::emulation {
 
 enum class Order { ascending, descending, shuffled };
 inline Order order = Order::ascending;
+inline bool newest = false;  // whether the device has what only the newest architecture has
 inline std::mt19937_64 random_source;
 
 constexpr unsigned kLanes = 32;
 constexpr size_t kStack = 64 << 10, kGuard = 256;
 constexpr unsigned char kPoison = 0xff;  // NaN in float32, float64 and bfloat16
 
-enum class Operation { none, shuffle, sync, load_matrices, product };
+enum class Operation { none, shuffle, sync, load_matrices, product, group_product };
 
 struct Barrier {
   unsigned arrived = 0, generation = 0;
@@ -97,9 +99,27 @@ struct Block {
 };
 inline Block block;
 
+// What a further part of the hardware does when a block begins and ends, and when no thread can go on: whether any can
+// after that.
+struct Part {
+  void (*begin)(size_t shared_bytes);
+  bool (*go_on)();
+  void (*end)();
+};
+inline std::vector<Part> parts;
+
 inline void yield() {
   Fiber& fiber = block.fibers[block.current];
   if (!_setjmp(fiber.place)) _longjmp(block.scheduler, 1);
+}
+
+// Waits until the barrier's generation changes.
+inline void wait_at(const Barrier& barrier) {
+  Fiber& fiber = block.fibers[block.current];
+  fiber.waits_at = &barrier;
+  fiber.generation = barrier.generation;
+  yield();
+  fiber.waits_at = nullptr;
 }
 
 // Waits until `count` threads have arrived, all of them with the same operation.
@@ -111,11 +131,7 @@ inline void arrive(Barrier& barrier, unsigned count, Operation operation) {
     ++barrier.generation;
     return;
   }
-  Fiber& fiber = block.fibers[block.current];
-  fiber.waits_at = &barrier;
-  fiber.generation = barrier.generation;
-  yield();
-  fiber.waits_at = nullptr;
+  wait_at(barrier);
 }
 
 inline unsigned lane() { return block.current % kLanes; }
@@ -213,16 +229,19 @@ inline bool advance(unsigned warp) {
 inline void run_block(size_t shared_bytes) {
   memset(block.shared, kPoison, shared_bytes + kGuard);
   for (Fiber& fiber : block.fibers) fiber.done = false;
+  for (const Part& part : parts) part.begin(shared_bytes);
   const auto done = [](const Fiber& fiber) { return fiber.done; };
   while (!std::all_of(block.fibers.begin(), block.fibers.end(), done)) {
     bool progress = false;
     for (unsigned warp : in_order(static_cast<unsigned>(block.warps.size())))
       while (advance(warp)) progress = true;
+    for (const Part& part : parts) progress = progress || part.go_on();
     if (!progress) throw std::logic_error("threads of a block wait at different barriers, or for one that has ended");
   }
   const auto copying = [](const Fiber& fiber) { return fiber.copies.size() > 1 || !fiber.copies.back().empty(); };
   if (std::any_of(block.fibers.begin(), block.fibers.end(), copying))
     throw std::logic_error("a thread ended while copies of its own were under way");
+  for (const Part& part : parts) part.end();
   for (size_t i = 0; i < kGuard; ++i)
     if (block.shared[shared_bytes + i] != kPoison) throw std::logic_error("a kernel wrote beyond its shared memory");
 }

@@ -26,11 +26,24 @@ static inline void launch(void (*kernel)(Parameters...), unsigned blocks, int th
   kernel<<<blocks, threads, shared_bytes, stream>>>(arguments...);
 }
 
+// Whether a device has code for so many threads of a kernel; its launch bounds say so where it has not.
+template <typename... Parameters>
+static inline bool admits(void (*kernel)(Parameters...), int threads) {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) return attributes.maxThreadsPerBlock >= threads;
+  cudaGetLastError();
+  return false;
+}
+
 // The shared memory of a block, as the launch sized it.
 template <typename Layout>
 __device__ __forceinline__ Layout& shared_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(128) unsigned char memory[];
   return *reinterpret_cast<Layout*>(memory);
+}
+
+__device__ __forceinline__ unsigned shared_address(const void* place) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(place));
 }
 
 #else
@@ -41,9 +54,19 @@ static inline void launch(void (*kernel)(Parameters...), unsigned blocks, int th
   emulation::launch(kernel, blocks, static_cast<unsigned>(threads), shared_bytes, arguments...);
 }
 
+// What a device of the newest architecture has code for.
+template <typename... Parameters>
+static inline bool admits(void (*)(Parameters...), int) {
+  return emulation::newest;
+}
+
 template <typename Layout>
 Layout& shared_memory() {
   return *reinterpret_cast<Layout*>(emulation::block.shared);
+}
+
+inline unsigned shared_address(const void* place) {
+  return static_cast<unsigned>(static_cast<const unsigned char*>(place) - emulation::block.shared);
 }
 
 #endif

@@ -9,8 +9,9 @@ namespace {
 constexpr int kThreads = 128;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) step(SamplerArgs a, int64_t counters_per_record, int64_t counters) {
+__global__ void __launch_bounds__(kThreads) step(SamplerArgs given, int64_t counters_per_record, int64_t counters) {
   using C = Compute<T>;
+  const SamplerArgs a = keyed(given);
   const SamplerStep<C> k = read_step<C>(a.coefficients);
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; task < counters; task += stride) {

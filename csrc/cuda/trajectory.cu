@@ -4,24 +4,35 @@
 // it, and all that a position does alone happens in its warp: norms, products, softmax, MLP. Only self-attention's
 // keys and values, and the weights, pass between warps.
 //
+// There are two ways to multiply, from the same bytes (trajectory/factors.cuh): by each warp for itself, and on sm_90a,
+// for lengths of whole 64 positions, by four warps together with asynchronous instructions.
+//
 // Registers: the residual stream stays in them, float32, in the order of the products' sums: width / 2 of the 255 of a
 // thread. That is why the attention of each head, and each strip of hidden units, goes through its output matrix at
-// once, 16 columns at a time: sums over the whole width would need as many again. The price is a multiplication by the
-// gate for each head and strip. ptxas 13.0 takes 229 (sm_80) and 220 (sm_90a) at width 128, and all 255 at width 256,
-// where it spills 8 and 4 of them, addresses and counters, outside of the loops that multiply (csrc/cuda_check.py).
+// once, 16 or 64 columns at a time: sums over the whole width would need as many again. The price is a multiplication
+// by the gate for each head and strip. ptxas 13.0 takes, of registers and in bytes of spills (addresses and counters,
+// outside of the loops that multiply: csrc/cuda_check.py):
+//                       width 256      width 128
+//   warps, sm_80        255, 92        239, 0
+//   warps, sm_90a       255, 60        238, 0
+//   warpgroups          255, 184       248, 0
 //
 // Shared memory, bytes                          width 256    width 128    (length 128, 4 channels)
-//   normed rows, bfloat16                          67,584       34,816
-//   keys and values of a head, or all queries      67,584       34,816
-//   three stages of weights                        24,576       24,576
+//   normed rows, queries or keys and values,
+//   or instead of them the residual stream       133,120       67,584
 //   x, clean latent, epsilon, record                6,148        6,148
-//   in all                                        165,892      100,356    of 166,912 on sm_80
+//   stages of weights, by warps: three             24,576       24,576
+//   in all                                        163,844       98,308    of 166,912 on sm_80
+//   stages of weights, by warpgroups: eight        65,792       65,792
+//   in all                                        205,060      139,524    of 232,448 on sm_90
 //
 // Device memory, or the L2 cache, a record and step: 14 width^2 weights a block of the network in bfloat16, 12.85 MB at
 // width 256 with 7 blocks and 2.75 MB at width 128 with 6; 32 width bytes of modulation a block; keys and values of the
-// condition; the tables of the rotary encoding; nothing that it has computed. Weights come as fragments (stream.cuh),
-// so that a lane has what two products need in one load of 16 bytes. All 8 warps load all weights: at width 256 that is
-// 103 MB a step from shared memory, 0.80 million clocks at 128 bytes a clock, and bounds the speed.
+// condition; the tables of the rotary encoding; nothing that it has computed.
+//
+// What bounds it, computed at width 256 for a step: where all 8 warps load all weights, that is 103 MB from shared
+// memory, 0.80 million clocks at 128 bytes a clock. Two warpgroups load 26 MB of weights and 18 MB of normed rows, 0.34
+// million clocks, and their 822 million products take 0.40 million at 2048 a clock: then the tensor cores bound it.
 #include "trajectory.h"
 
 #include "trajectory/attention.cuh"
@@ -30,6 +41,8 @@
 
 namespace ecgtwin::cuda {
 namespace {
+
+int threads_of(const TrajectoryArgs& a) { return static_cast<int>(a.length) / 16 * kWarp; }
 
 template <class S>
 __device__ __forceinline__ void denoise(Room<S>& room, const TrajectoryArgs& a, int record) {
@@ -56,41 +69,52 @@ __device__ __forceinline__ void denoise(Room<S>& room, const TrajectoryArgs& a, 
   end_record(room, a, record);
 }
 
+// Without code, and for a single thread, where the architecture does not multiply so.
 template <class S>
-__global__ void __launch_bounds__(S::most_threads, 1) denoise_records(TrajectoryArgs a) {
-  Room<S> room(&shared_memory<unsigned char>(), a);
-  for (;;) {
-    if (threadIdx.x == 0) *room.record = atomicAdd(a.taken, 1);
-    __syncthreads();
-    const int record = *room.record;
-    // Before the next one is taken.
-    __syncthreads();
-    if (record >= a.records) break;
-    denoise(room, a, record);
+__global__ void __launch_bounds__(S::Multiplier::compiled ? S::most_threads : 1, 1) denoise_records(TrajectoryArgs a) {
+  if constexpr (S::Multiplier::compiled) {
+    Room<S> room(&shared_memory<unsigned char>(), a);
+    for (;;) {
+      if (threadIdx.x == 0) *room.record = atomicAdd(a.taken, 1);
+      __syncthreads();
+      const int record = *room.record;
+      // Before the next one is taken.
+      __syncthreads();
+      if (record >= a.records) break;
+      denoise(room, a, record);
+    }
+    room.stream.end();
   }
-  room.stream.end();
 }
 
 template <class S>
 void launch_trajectory(const TrajectoryArgs& a, int64_t blocks, cudaStream_t stream) {
-  const int threads = static_cast<int>(a.length) / 16 * kWarp;
-  launch(denoise_records<S>, grid(blocks), threads, Room<S>::bytes(a.channels, a.length), stream, a);
+  const size_t bytes = Room<S>::bytes(a.channels, a.length);
+  launch(denoise_records<S>, grid(blocks), threads_of(a), bytes, stream, a);
+}
+
+template <int width, int head>
+int run(const TrajectoryArgs& a, int64_t blocks, cudaStream_t stream) {
+  using ByWarps = Sizes<width, head, Warps>;
+  using ByWarpgroups = Sizes<width, head, Warpgroups>;
+  if (a.units % ByWarps::strip != 0 || a.length % 32 != 0 || threads_of(a) > ByWarps::most_threads)
+    return cudaErrorInvalidValue;
+  if (a.length % Warpgroups::rows == 0 && admits(denoise_records<ByWarpgroups>, threads_of(a)))
+    launch_trajectory<ByWarpgroups>(a, blocks, stream);
+  else
+    launch_trajectory<ByWarps>(a, blocks, stream);
+  return cudaGetLastError();
 }
 
 }  // namespace
 
 int trajectory(const TrajectoryArgs& a, int64_t blocks, void* stream) {
-  const auto run = [&](auto sizes) {
-    using S = decltype(sizes);
-    const bool fits = a.units % S::strip == 0 && a.length % 32 == 0 && a.length / 16 * kWarp <= S::most_threads;
-    if (!fits || a.tokens % 16 != 0) return static_cast<int>(cudaErrorInvalidValue);
-    launch_trajectory<S>(a, blocks, static_cast<cudaStream_t>(stream));
-    return static_cast<int>(cudaGetLastError());
-  };
-  if (a.width == 256 && a.head == 32) return run(Sizes<256, 32>{});
-  if (a.width == 128 && a.head == 32) return run(Sizes<128, 32>{});
-  if (a.width == 64 && a.head == 32) return run(Sizes<64, 32>{});
-  if (a.width == 32 && a.head == 16) return run(Sizes<32, 16>{});
+  const auto on = static_cast<cudaStream_t>(stream);
+  if (a.tokens % 16 != 0) return cudaErrorInvalidValue;
+  if (a.width == 256 && a.head == 32) return run<256, 32>(a, blocks, on);
+  if (a.width == 128 && a.head == 32) return run<128, 32>(a, blocks, on);
+  if (a.width == 64 && a.head == 32) return run<64, 32>(a, blocks, on);
+  if (a.width == 32 && a.head == 16) return run<32, 16>(a, blocks, on);
   return cudaErrorInvalidValue;
 }
 

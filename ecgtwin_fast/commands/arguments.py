@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SAMPLERS = ("dpmpp", "sde-dpmpp", "ddim", "ddpm")
+SAMPLERS = ("sde-dpmpp", "dpmpp", "ddim", "ddpm")
+"""The default first."""
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -40,7 +41,7 @@ def sampling_options(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the twins")
     parser.add_argument("--count", type=integer(1), default=count, metavar="N", help=f"number of twins {default}")
     parser.add_argument("--model", default="bundled", help=f"bundled, a model directory or a hub id {default}")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=default)
+    parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help=default)
     parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
     parser.add_argument(
         "--seed", type=integer(0, 2**64 - 1), default=0, metavar="N", help=f"same seed, same twins {default}"

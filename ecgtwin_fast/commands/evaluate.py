@@ -43,7 +43,7 @@ examples:
 
   How many steps are enough? Quality at fewer steps of two samplers beside DDPM's 1000:
     ecgtwin-fast evaluate --real store --model bundled --out evaluation \\
-        --curve ddpm=1000,100,25 dpmpp=100,50,25,15,10,5
+        --curve ddpm=1000,100,25 sde-dpmpp=100,50,25,15,10,5
 
 {NOTICE}
 """
@@ -85,7 +85,7 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--count", type=integer(1), default=1000, metavar="N", help=f"real and generated ECGs, each at most {default}"
     )
-    parser.add_argument("--sampler", choices=SAMPLERS, default="dpmpp", help=f"of twins made by --model {default}")
+    parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help=f"of twins made by --model {default}")
     parser.add_argument("--steps", type=integer(1, 1000), default=25, metavar="N", help=f"1..1000 {default}")
     parser.add_argument(
         "--curve", nargs="+", action="extend", default=[], type=_points, metavar="SAMPLER=STEPS,...",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _EVALUATIONS = {
     "paper": {"count": 1000, "sampler": "ddpm", "steps": 1000},
-    "small": {"count": 200, "sampler": "dpmpp", "steps": 25},
-    "smoke": {"count": 16, "sampler": "dpmpp", "steps": 4},
+    "small": {"count": 200, "sampler": SAMPLERS[0], "steps": 25},
+    "smoke": {"count": 16, "sampler": SAMPLERS[0], "steps": 4},
 }
 _EPILOG = f"""\
 It trains autoencoder, extractor and denoiser, then clip, the ECG-text encoder of the metrics, and writes

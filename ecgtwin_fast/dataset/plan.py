@@ -72,7 +72,7 @@ class Plan:
     twins: int = 1
     seed: int = 0
     model: str = "bundled"
-    sampler: str = "dpmpp"
+    sampler: str = "sde-dpmpp"
     steps: int = 25
     backend: str = "auto"
     dtype: str = "float32"

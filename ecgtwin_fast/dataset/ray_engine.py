@@ -184,7 +184,12 @@ class RayEngine:
         """Take what has come from the workers, after at most a tick. Raises what a worker raised."""
         ray = self._ray
         self._ask()
-        for call in ray.wait(list(self._calls), timeout=TICK_SECONDS)[0]:
+        calls = list(self._calls)
+        ray.wait(calls, timeout=TICK_SECONDS)
+        # All that have ended: of one at a time, it might always be another's.
+        for call in ray.wait(calls, num_returns=len(calls), timeout=0)[0]:
+            if call not in self._calls:
+                continue  # of a worker that was lost just now
             remote, receive = self._calls.pop(call)
             try:
                 value = ray.get(call)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from .. import models
 from ..engine.choice import use_cpu_engine
-from ..engine.cpu_decoder import decode, decoder_reasons
-from ..engine.cpu_extractor import extract, extractor_reasons
+from ..engine.cpu_decoder import decoder_reasons
+from ..engine.cpu_extractor import extractor_reasons
+from ..engine.decoder import decode
+from ..engine.extractor import extract
 from ..engine.kept import Kept
 from ..engine.training import not_supported_reasons, on_cpu, training_forward
 from ..engine.unet import PackedUNet, unet_reasons

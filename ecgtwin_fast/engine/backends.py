@@ -17,6 +17,7 @@ from ..samplers import sample
 from .choice import say_once
 from .cpu import Cpu
 from .cuda_backend import Cuda
+from .graph_backend import Graph
 from .request import Request
 from .triton_backend import Triton
 
@@ -83,7 +84,7 @@ class Reference:
 
 
 # Behind the reference, backends run only by name: on no GPU have the numbers and speed of these been measured.
-BACKENDS: list[Backend] = [Cpu(), Reference(), Triton(), Cuda()]
+BACKENDS: list[Backend] = [Cpu(), Reference(), Triton(), Cuda(), Graph()]
 
 
 def choose(name: str, request: Request) -> Backend:

@@ -1,4 +1,4 @@
-"""The autoencoder's decoder in one call of C++ (csrc/decoder.h)."""
+"""The autoencoder's decoder on the CPU, in one call of C++ (csrc/decoder.h)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ECGTwinError
 from ..models.vae import LATENT_SCALE, AttentionResidual, Decoder, Residual
-from .choice import use_cpu_engine
 from .cpu_support import PackCache, attention_parts, module_reasons, precision_reasons
 from .packing import Layout, layout, on_huge_pages, padded, strips
 from .watch import watched
@@ -23,13 +21,6 @@ BLOCK_ROWS, CHUNK = 64, 256
 
 POINTWISE, CONVOLUTION, UPSAMPLING, ATTENTION = range(4)
 """As DecoderLayerKind in csrc/decoder.h."""
-
-
-class Decoded(NamedTuple):
-    """ECGs (B, 8 L, leads) in mV, float32, and the backend that made them."""
-
-    signals: Tensor
-    backend: str
 
 
 class PackedDecoder(NamedTuple):
@@ -158,37 +149,11 @@ def decoder_reasons(decoder: nn.Module, latents: Tensor, dtype: torch.dtype = to
     return reasons
 
 
-def _check(decoder: nn.Module, latents: Tensor) -> None:
-    channels = decoder[0].in_channels if isinstance(decoder, Decoder) else "C"
-    if latents.dim() != 3 or channels not in ("C", latents.shape[1]) or not latents.is_floating_point():
-        raise ECGTwinError(
-            f"latents must be floating-point numbers of shape (B, {channels}, L), but they are {latents.dtype} of "
-            f"shape {tuple(latents.shape)}"
-        )
-
-
 _decoders = PackCache(pack_decoder)
 
 
-@torch.no_grad()
-def decode(
-    decoder: nn.Module, latents: Tensor, *, backend: str = "auto", dtype: torch.dtype = torch.float32
-) -> Decoded:
-    """ECGs of scaled latents (arXiv 2501.05932).
-
-    Args:
-        latents: (B, channels, L), as the sampler gives them.
-        backend: "cpu", "reference", or "auto" for the first that can run.
-        dtype: of the products, float32 or bfloat16; sums, norms, softmax and the residual stream are float32.
-
-    Raises:
-        BackendError: the backend is unknown or cannot run; the message lists every reason.
-        ECGTwinError: latents of another shape or that are not floating-point numbers.
-    """
-    _check(decoder, latents)
-    if not use_cpu_engine(backend, "the decoder", decoder_reasons(decoder, latents, dtype)):
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            return Decoded(decoder(latents.float()).float(), "reference")
+def cpu_decode(decoder: Decoder, latents: Tensor, dtype: torch.dtype) -> Tensor:
+    """ECGs (B, 8 L, leads), float32, of latents (B, C, L)."""
     packed = _decoders.get(decoder, layout(dtype, narrow=True))
     latents = latents.to("cpu", torch.float32).contiguous()
 
@@ -204,4 +169,4 @@ def decode(
             status,
         )
 
-    return Decoded(watched(call, max(1, len(latents)), 1, None).transpose(1, 2), "cpu")
+    return watched(call, max(1, len(latents)), 1, None).transpose(1, 2)

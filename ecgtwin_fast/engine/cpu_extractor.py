@@ -9,17 +9,9 @@ from torch import Tensor, nn
 
 from ..models.ecgtwin import rotary_tables
 from ..models.extractor import BaseExtractor
-from .choice import use_cpu_engine
 from .conditions import Conditions, CrossAttention, distinct, pack_conditions, pack_cross_attention
 from .cpu_support import PackCache, attention_parts, mlp_chunks, module_reasons, precision_reasons, size_reasons
 from .packing import Layout, layout, on_huge_pages, strips
-
-
-class BaseVectors(NamedTuple):
-    """Base vectors (B, hidden), float32, and the name of the backend that made them."""
-
-    base_vectors: Tensor
-    backend: str
 
 
 class PackedExtractor(NamedTuple):
@@ -120,40 +112,14 @@ def _conditions(
 _extractors = PackCache(pack_extractor)
 
 
-@torch.no_grad()
-def extract(
-    extractor: BaseExtractor,
-    latents: Tensor,
-    text_embed: Tensor | None = None,
-    text_mask: Tensor | None = None,
-    patient: Tensor | None = None,
-    *,
-    backend: str = "auto",
-    dtype: torch.dtype = torch.float32,
-) -> BaseVectors:
-    """Base vectors of records (arXiv 2508.02720, stage 1).
-
-    Args:
-        latents: (B, channels, length), as the encoder gives them.
-        text_embed: one token a statement (B, T, width), or None for the learned class-free token.
-        text_mask: (B, T), zeros mark padding, or None. patient: normalised heart rate, age and sex (B, 3).
-        backend: "cpu", "reference", or "auto" for the first that can run. dtype: of the products, float32 or bfloat16.
-
-    Raises:
-        BackendError: the backend is unknown or cannot run; the message lists every reason.
-    """
-    if not use_cpu_engine(backend, "the extractor", extractor_reasons(extractor, latents, dtype)):
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            features = extractor.extract_features(latents.transpose(1, 2), text_embed, text_mask, patient)
-        return BaseVectors(features.float(), "reference")
+def cpu_extract(extractor: BaseExtractor, dtype: torch.dtype, latents: Tensor, *condition: Tensor | None) -> Tensor:
+    """Base vectors (B, hidden), float32. condition: text, mask and patient as of `extract`."""
     order = layout(dtype)
     packed = _extractors.get(extractor, order)
-    text, mask, numbers = (
-        None if value is None else value.to("cpu", torch.float32) for value in (text_embed, text_mask, patient)
-    )
-    conditions = _conditions(extractor, packed, len(latents), text, mask, numbers, order)
+    given = (None if value is None else value.to("cpu", torch.float32) for value in condition)
+    conditions = _conditions(extractor, packed, len(latents), *given, order)
     cosine, sine = rotary_tables(latents.shape[-1], extractor.signal_embedding.out_features)
-    result = torch.ops.ecgtwin_fast.cpu_extract(
+    return torch.ops.ecgtwin_fast.cpu_extract(
         [*packed.embedding, cosine.T.contiguous(), sine.T.contiguous(), packed.modulation],
         packed.blocks,
         conditions.keys,
@@ -166,4 +132,3 @@ def extract(
         dtype == torch.bfloat16,
         torch.get_num_threads(),
     )
-    return BaseVectors(result, "cpu")

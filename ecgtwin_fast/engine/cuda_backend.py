@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import extension
 from ..models.ecgtwin import DiT
 from .cpu_support import PackCache
 from .cuda_denoiser import PackedDenoiser, known_conditions, pack_denoiser
 from .cuda_trajectory import COMPILED, Draws, Kernels, run
 from .gpu_conditions import project_bases
-from .gpu_support import request_reasons
+from .gpu_support import machine_reasons, request_reasons
 from .gpu_weights import sizes_of
 from .request import Request
 
@@ -19,14 +18,6 @@ SIZES = ((256, 32), (128, 32), (64, 32), (32, 16))
 """Widths, and widths of a head, that the kernel is compiled for."""
 LENGTHS = (32, 64, 96, 128)
 MOST_CHANNELS = 4
-
-
-def machine_reasons() -> list[str]:
-    """Why no CUDA kernel can run here; empty if one can."""
-    reasons = [extension.CUDA_REASON] if extension.CUDA_REASON else []
-    if not torch.cuda.is_available():
-        reasons.append("torch sees no CUDA device")
-    return reasons
 
 
 def _size_reasons(denoiser: DiT) -> list[str]:

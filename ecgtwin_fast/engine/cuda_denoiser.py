@@ -68,6 +68,16 @@ def fragments(matrix: Tensor, by_rows: bool) -> Tensor:
     return tiles.permute(*leading, *(place + tiles.dim() for place in order)).flatten(-7).to(torch.bfloat16)
 
 
+def cores(matrix: Tensor, columns: int) -> Tensor:
+    """A matrix (N, K) that products multiply transposed, in bfloat16, as parts of 8 x 8 elements in shared memory.
+
+    Of so many of its rows, columns of the right factor, 16 of K come first, then the next 16; then further rows. Of 16
+    the two parts of the same rows follow one another. Returns (N * K,).
+    """
+    parts = matrix.unflatten(1, (-1, 2, 8)).unflatten(0, (-1, columns // 8, 8))
+    return parts.permute(0, 3, 1, 4, 2, 5).flatten().to(torch.bfloat16)
+
+
 def pack_denoiser(denoiser: DiT) -> PackedDenoiser:
     """Pack the weights. Their values are copied: later changes of the denoiser do not show."""
     sizes = sizes_of(denoiser)
@@ -97,16 +107,18 @@ def _pack_block(block: AdaXBlock, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]
     centred_query, offset = (part.float() for part in centred(attn2.q_proj))
     head, strip = sizes.head, 2 * sizes.head
 
+    # What csrc/cuda/trajectory/sizes.cuh calls a chunk: columns of which `strip` rows fill a stage.
+    chunk = min(TILE, sizes.width * head // TILE**2) * TILE**2 // strip
+
     parts = []
     for own_query, own_key, own_value, own_output in zip(
         (query * factor).split(head), key.split(head), value.split(head), output.split(head, 1), strict=True
     ):
-        parts += [fragments(own_query, False), fragments(torch.cat([own_key, own_value]), False)]
-        parts.append(fragments(own_output, True))
-    parts += [fragments(own, False) for own in centred_query.split(head)]
-    parts += [fragments(own, True) for own in attn2.out_proj.weight.split(head, 1)]
+        parts += [cores(own_query, head), cores(torch.cat([own_key, own_value]), 2 * head), cores(own_output, chunk)]
+    parts += [cores(own, head) for own in centred_query.split(head)]
+    parts += [cores(own, chunk) for own in attn2.out_proj.weight.split(head, 1)]
     for own_up, own_down in zip(up.weight.split(strip), down.weight.split(strip, 1), strict=True):
-        parts += [fragments(own_up, False), fragments(own_down, True)]
+        parts += [cores(own_up, strip), cores(own_down, chunk)]
     biases = [query_bias * factor, offset, attn2.out_proj.bias, up.bias]
     return torch.cat(parts), torch.cat(biases), torch.stack([output_bias, down.bias])
 

@@ -17,8 +17,9 @@ from ..errors import BackendError
 from ..models.diffusets import DiffuSETSUNet
 from ..models.ecgtwin import CrossAttention, DiT
 from ..models.extractor import BaseExtractor
-from ..ops import OPERATORS, gated_residual, modulated_layer_norm, multihead_attention, rope_embed, tanh_gelu
+from ..ops import OPERATORS, multihead_attention, rope_embed
 from .choice import say_once
+from .operator_blocks import Affine, Statements, adax_blocks, affine_norm, hidden_bias, residual_norm, self_attention
 from .unet_training import UNetTraining
 
 BACKENDS = ("auto", "operators", "compile", "reference")
@@ -98,21 +99,10 @@ class _Denoiser:
         per_token = patient.unsqueeze(1).expand(-1, text_embed.shape[1], -1)
         tokens = net.c_pos_embed(net.text_projector(torch.cat([per_token, text_embed], dim=-1)))
         tokens = F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-6)
-        bias = None if text_mask is None else _hidden(text_mask == 0)
-        ones, zeros = h.new_ones(h.shape[0], h.shape[2]), h.new_zeros(h.shape[0], h.shape[2])
+        bias = None if text_mask is None else hidden_bias(text_mask == 0)
         modulations = [block.adaLN_modulation[1](c).to(h.dtype).chunk(6, dim=-1) for block in net.blocks]
-        normed = modulated_layer_norm(h, *modulations[0][:2])
-        for index, block in enumerate(net.blocks):
-            _, _, gate1, shift2, scale2, gate2 = modulations[index]
-            attended = _self_attention(block.attn1, normed)
-            h, normed = gated_residual(h, gate1, attended, zeros, zeros)
-            attended = _statements_attention(block.attn2, normed, tokens, bias)
-            h, normed = gated_residual(h, ones, attended, shift2, scale2)
-            up, _, down = block.mlp
-            hidden = down(tanh_gelu(up(normed)))
-            following = modulations[index + 1][:2] if index + 1 < len(modulations) else (zeros, zeros)
-            h, normed = gated_residual(h, gate2, hidden, *following)
-        return net.final_layer(h).transpose(1, 2)
+        statements = [_statements(block.attn2, tokens) for block in net.blocks]
+        return net.final_layer(adax_blocks(net.blocks, h, modulations, statements, bias)).transpose(1, 2)
 
 
 class _Extractor:
@@ -129,11 +119,11 @@ class _Extractor:
         tokens, padding = net._condition(x, text_embed, mask, patient)
         bias = None
         if padding is not None:
-            bias = padding.float() if net.float_mask else _hidden(padding)
+            bias = padding.float() if net.float_mask else hidden_bias(padding)
         plus, minus = h.new_ones(h.shape[0], h.shape[2]), -h.new_ones(h.shape[0], h.shape[2])
         normed = _affine_norm(h, net.layers[0].layer_norm1)
         for index, layer in enumerate(net.layers):
-            attended = _self_attention(layer.self_attn, normed)
+            attended = self_attention(layer.self_attn, normed)
             h, normed = _residual_norm(h, plus, attended, layer.layer_norm2)
             explained = F.relu(_packed_attention(layer.cross_attn, normed, layer.condition_norm(tokens), bias))
             h, normed = _residual_norm(h, minus, explained, layer.layer_norm3)
@@ -159,16 +149,6 @@ def _embed(x: Tensor, linear: nn.Linear) -> Tensor:
     return rope_embed(x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype))
 
 
-def _hidden(padding: Tensor) -> Tensor:
-    """The bias (B, T) that hides the tokens where `padding` is true."""
-    return torch.zeros(padding.shape, device=padding.device).masked_fill_(padding, float("-inf"))
-
-
-def _self_attention(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
-    return attention.out_proj(multihead_attention(*packed, None, attention.num_heads))
-
-
 def _packed_attention(attention: nn.MultiheadAttention, x: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of x to tokens by a module whose three input projections are one matrix."""
     width = x.shape[-1]
@@ -178,21 +158,15 @@ def _packed_attention(attention: nn.MultiheadAttention, x: Tensor, tokens: Tenso
     return attention.out_proj(multihead_attention(query, key, value, bias, attention.num_heads))
 
 
-def _statements_attention(attention: CrossAttention, x: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+def _statements(attention: CrossAttention, tokens: Tensor) -> Statements:
     key, value = attention.kv_proj(tokens).chunk(2, dim=-1)
-    query = _affine_norm(attention.q_proj(x), attention.q_norm)
     key, value = _affine_norm(key, attention.k_norm), _affine_norm(value, attention.v_norm)
-    return attention.out_proj(multihead_attention(query, key, value, bias, attention.heads))
-
-
-def _affine(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a norm as the shift and scale (B, D) of a modulated one."""
-    return tuple(value.to(x.dtype).expand(x.shape[0], -1) for value in (norm.bias, norm.weight - 1))
+    return Statements(key, value, Affine.of(attention.q_norm, key.dtype))
 
 
 def _affine_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    return modulated_layer_norm(x, *_affine(norm, x), norm.eps)
+    return affine_norm(x, Affine.of(norm, x.dtype))
 
 
 def _residual_norm(x: Tensor, gate: Tensor, y: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    return gated_residual(x, gate, y, *_affine(norm, x), norm.eps)
+    return residual_norm(x, gate, y, Affine.of(norm, x.dtype))

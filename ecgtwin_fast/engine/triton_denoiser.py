@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from ..models.ecgtwin import DiT, rotary_tables, rotate_half
 from . import gpu_weights
 from .cpu_denoiser import centred
 from .cpu_support import attention_parts
+from .cuda_graph import Recent
 from .gpu_weights import ConditionWeights, ModulationWeights, Sizes
 from .packing import LOG2_E, padded
 from .triton_tiles import Tiles
@@ -59,7 +59,7 @@ class PackedDenoiser:
     ends: Ends
     conditions: ConditionWeights
     modulation: ModulationWeights
-    trajectories: OrderedDict[tuple, Any] = field(default_factory=OrderedDict)
+    recent: Recent = field(default_factory=Recent)
     lock: Any = field(default_factory=threading.Lock)
 
     @property

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from ..ops.triton import blocks, latents
 from ..philox import INITIAL_STEP
 from ..samplers import TRAIN_STEPS, Schedule
+from .cuda_graph import captured
 from .gpu_conditions import Bases
 from .triton_conditions import Conditions, folds
 from .triton_denoiser import PackedDenoiser
 from .triton_launch import Launch, linear_launch
 
 MODULATION_BYTES = 256 << 20
-KEPT_TRAJECTORIES = 4
 INITIAL = INITIAL_STEP - 2**32
 """The initial draw's step as a signed word."""
 
@@ -112,7 +112,7 @@ class Trajectory:
             torch.cuda.current_stream().wait_event(self._free)
         step = self._step(draws.noise)
         if on_gpu and draws.noise is None:
-            self._graph = self._graph or _captured(step)
+            self._graph = self._graph or captured(step)
             step = self._graph.replay
         self._fill(known, bases, schedule, draws)
         for i in range(schedule.steps):
@@ -243,25 +243,6 @@ class Trajectory:
 _EXACT = {"num_warps": 4, "enable_fp_fusion": False}
 
 
-def _captured(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """A graph of one call, before which another one compiles the kernels; both leave garbage in the buffers."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph
-
-
 def trajectory(packed: PackedDenoiser, records: int, tokens: int) -> Trajectory:
     """One with these sizes; the last few are kept, with their buffers and graphs."""
-    kept, key = packed.trajectories, (records, tokens)
-    if key not in kept:
-        while len(kept) >= KEPT_TRAJECTORIES:
-            kept.popitem(last=False)
-        kept[key] = Trajectory(packed, records, tokens)
-    kept.move_to_end(key)
-    return kept[key]
+    return packed.recent.get((records, tokens), lambda: Trajectory(packed, records, tokens))

@@ -12,7 +12,7 @@ from ..data.condition import split_report
 from ..data.preprocess import SAMPLES
 from ..data.store import Store
 from ..data.text import text_encoder
-from ..engine.cpu_extractor import extract
+from ..engine.extractor import extract
 from ..errors import TextEncoderError
 from ..generate import ECGTwin
 from ..generator import Generator

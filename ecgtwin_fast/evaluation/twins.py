@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data.pairs import Pairs
 from ..data.store import Store
 from ..diffusets import DiffuSETS
-from ..engine.cpu_decoder import decode
+from ..engine.decoder import decode
 from ..engine.latents import generate_latents
 from ..errors import StoreError
 from ..generate import ECGTwin

@@ -146,7 +146,6 @@ class Explorer:
             heart_rate=wish.condition.heart_rate,
             age=wish.condition.age,
             sex=wish.condition.sex,
-            sampler="dpmpp",
             steps=wish.steps,
             seed=wish.seed,
             first_index=twin - 1,

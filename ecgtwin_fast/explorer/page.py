@@ -100,7 +100,7 @@ def _controls(explorer: Explorer) -> dict[str, gr.components.Component]:
     named["age"] = _slider("Age, years", *AGE_RANGE, 60)
     named["sex"] = gr.Radio([("female", "F"), ("male", "M")], value="F", label="Sex")
     named["count"] = _slider("Twins", 1, 8, 4)
-    named["steps"] = _slider("Steps (DPM-Solver++)", 5, 250, 25, 5)
+    named["steps"] = _slider("Steps", 5, 250, 25, 5)
     named["seed"] = _slider("Seed", 0, 999, 0)
     named["generate"] = gr.Button("Generate", variant="primary", elem_id="generate")
     with gr.Accordion("Edit a twin", open=True):

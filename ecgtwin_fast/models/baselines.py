@@ -22,6 +22,14 @@ def statement_tokens(text_embed: Tensor, patient: Tensor) -> Tensor:
     return torch.cat([text_embed, patient.unsqueeze(1).expand(-1, text_embed.shape[1], -1)], dim=-1)
 
 
+def report_token(text_embed: Tensor, text_mask: Tensor | None) -> Tensor:
+    """The mean (B, text_width) of statements (B, T, text_width); zeros of the mask (B, T) are left out."""
+    if text_mask is None:
+        return text_embed.mean(dim=1)
+    weight = text_mask.to(text_embed.dtype)
+    return torch.einsum("bt,btd->bd", weight, text_embed) / weight.sum(dim=1, keepdim=True)
+
+
 class PatientEmbedder(nn.Module):
     """Patient vector (B, P) to (B, hidden).
 
@@ -119,13 +127,8 @@ class DiTAdaLN(nn.Module):
             text_mask: (B, T), zeros mark padding that the average leaves out, or None.
             patient: normalised heart rate, age and sex (B, patient_width). base_vector: (B, base_width).
         """
-        if text_mask is None:
-            report = text_embed.mean(dim=1)
-        else:
-            weight = text_mask.to(text_embed.dtype)
-            report = torch.einsum("bt,btd->bd", weight, text_embed) / weight.sum(dim=1, keepdim=True)
         c = self.t_embedder(t) + self.ib_projector(base_vector)
-        c = c + self.text_projector(report) + self.p_embedder(patient)
+        c = c + self.text_projector(report_token(text_embed, text_mask)) + self.p_embedder(patient)
         h = rotary(self.x_embedder(x.transpose(1, 2)))
         for block in self.blocks:
             h = block(h, c)

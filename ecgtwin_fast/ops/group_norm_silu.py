@@ -24,7 +24,8 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
         groups: a divisor of C. eps: added to the variance.
 
     Returns:
-        (B, C, L), contiguous, of x's dtype.
+        (B, C, L) of x's dtype; contiguous, but channels-last where x is: x.transpose(1, 2) contiguous, which the kernel
+        on CUDA reads and writes in place.
 
     Raises:
         RuntimeError: a shape, dtype or device that does not fit.
@@ -48,7 +49,9 @@ OPERATOR = Operator(
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     statistics = x.new_empty((x.shape[0], groups, 2), dtype=torch.promote_types(x.dtype, torch.float32))
-    return torch.empty_like(x, memory_format=torch.contiguous_format), statistics
+    last = not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
+    layout = torch.preserve_format if last else torch.contiguous_format
+    return torch.empty_like(x, memory_format=layout), statistics
 
 
 def _save(ctx, inputs, output) -> None:

@@ -26,6 +26,11 @@ def reference(
     return samplers.step(x, eps, x0_prev, noise, coefficients)
 
 
+def signed(seed: int) -> int:
+    """A seed as the signed integer of the same 64 bits, which is what operators take."""
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
 def sampler_step(
     x: Tensor,
     eps: Tensor,
@@ -55,12 +60,29 @@ def sampler_step(
         RuntimeError: a shape, dtype, device or index that does not fit.
     """
     if compiled(x):
-        # Operators take signed integers: the upper half of the seeds wraps around.
-        key = seed - 2**64 if seed >= 2**63 else seed
         return torch.ops.ecgtwin_fast.sampler_step(
-            x, eps, x0_prev, noise, coefficients, key, first_index, step
+            x, eps, x0_prev, noise, coefficients, signed(seed), first_index, step
         )
     return reference(x, eps, x0_prev, noise, coefficients, seed, first_index, step)
+
+
+def sampler_step_(
+    x: Tensor, x0: Tensor, eps: Tensor, noise: Tensor | None, coefficients: Tensor, keys: Tensor
+) -> None:
+    """`sampler_step` in place, with all that differs from step to step on the device: a CUDA graph of it serves every
+    step of every schedule.
+
+    Args:
+        x, x0: the latent and the x0 of the step before, contiguous, overwritten by the next ones; before the first step
+            x0 is 0. eps, noise: as of `sampler_step`.
+        coefficients: float32 (steps, 8), contiguous. keys: int64 (3,) on x's device: seed (its 64 bits), first_index
+            and step, which also is the row of `coefficients`. They are not checked.
+
+    Raises:
+        RuntimeError: a shape, dtype, layout or device that does not fit. AttributeError: the compiled operators are
+            absent.
+    """
+    torch.ops.ecgtwin_fast.sampler_step_(x, x0, eps, noise, coefficients, keys)
 
 
 OPERATOR = Operator(

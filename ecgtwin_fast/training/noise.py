@@ -77,7 +77,7 @@ def sample_records(
 ) -> list[Record]:
     """SAMPLES records from latents of `shape` (C, L), on the decoder's device, under the condition of `asked`."""
     latents = samplers.sample(
-        samplers.schedule("dpmpp", SAMPLE_STEPS),
+        samplers.schedule(samplers.DEFAULT_SAMPLER, SAMPLE_STEPS),
         eps,
         (SAMPLES, *shape),
         seed=seed,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "room.cuh"
+#include "tiles.cuh"
 
 namespace ecgtwin::cuda {
 
@@ -52,54 +53,46 @@ struct RunningAttention {
   }
 };
 
-// scores = query times the transpose of some keys, rows of a tile.
-template <int head, int keys>
-__device__ __forceinline__ void score(const Operand<head>& query, const BFloat16* key, Sum<float, keys>& scores) {
-  constexpr int stride = kStride<BFloat16, head>;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  key += (lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * 8;
-#pragma unroll
-  for (int n = 0; n < keys / 8; n += 2)
-#pragma unroll
-    for (int k = 0; k < head / 16; ++k) {
-      uint32_t right[4];
-      load_matrices<false>(right, key + 8 * n * stride + 16 * k);
-      multiply_add(scores[n], query[k], right[0], right[1]);
-      multiply_add(scores[n + 1], query[k], right[2], right[3]);
-    }
-}
-
 // x += gate * attention(norm(x) (1 + scale) + shift). Head by head, through the output projection at once.
 template <class S>
 __device__ __forceinline__ void self_attention(Room<S>& room, const Modulation<S>& modulation, const Biases<S>& biases,
                                                Sum<float, S::width>& x) {
-  constexpr int head = S::head, keys_at_once = 32;
-  normalise<S, true>(x, modulation.shift(), modulation.scale(), room.operand);
+  using M = typename S::Multiplier;
+  constexpr int head = S::head;
+  // Others are done with the panels.
+  __syncthreads();
+  normalise<S, true>(x, modulation.shift(), modulation.scale(), room.normed(room.own_row()));
 #pragma unroll 1
-  for (int first = 0; first < S::width; first += head) {
+  for (int h = 0; h < S::heads; ++h) {
     Operand<head> query;
     {
       Sum<float, head> sum;
-      product<S, head>(room.operand, room.stream, sum);
-      add_bias<head>(sum, biases.query() + first);
+      product<S, head>(room.normed(room.first_row()), room.stream, sum);
+      add_bias<head>(sum, biases.query() + h * head);
       round_to<head>(query, sum);
     }
+    const Panel<head> keys = room.keys(h), values = room.values(h);
     {
-      // Between the last reader of the head before and this, the stream has had barriers.
       Sum<float, 2 * head> sum;
-      product<S, 2 * head>(room.operand, room.stream, sum);
-      round_to<head>(room.keys + room.own_row * S::head_stride, S::head_stride, sum);
-      round_to<head>(room.values + room.own_row * S::head_stride, S::head_stride, sum + head / 8);
+      product<S, 2 * head>(room.normed(room.first_row()), room.stream, sum);
+      round_to<head>(keys.from_row(room.own_row()), sum);
+      round_to<head>(values.from_row(room.own_row()), sum + head / 8);
     }
+    M::publish();
+    // None is at the head before the last any more, whose keys and values the next ones replace.
     __syncthreads();
     RunningAttention<head> attention;
 #pragma unroll 1
-    for (int key = 0; key < room.length; key += keys_at_once) {
-      Sum<float, keys_at_once> scores = {};
-      score<head, keys_at_once>(query, room.keys + key * S::head_stride, scores);
-      attention.template weigh<keys_at_once>(scores);
-      Products<BFloat16>::sum_by_matrix<keys_at_once, head>(scores, room.values + key * S::head_stride, nullptr,
-                                                            attention.attended);
+    for (int key = 0; key < room.length; key += M::keys) {
+      Sum<float, M::keys> scores;
+      M::template clear<M::keys>(scores);
+      M::template multiply_add<head, M::keys>(scores, query, keys.from_row(key).by_rows(), true);
+      M::template finish<M::keys>(scores);
+      attention.template weigh<M::keys>(scores);
+      Operand<M::keys> shares;
+      round_to<M::keys>(shares, scores);
+      M::template multiply_add<M::keys, head>(attention.attended, shares, values.from_row(key).by_columns(), false);
+      M::template finish<head>(attention.attended);
     }
     Operand<head> attended;
     attention.finish(attended);
@@ -134,18 +127,21 @@ __device__ __forceinline__ void condition_attention(Room<S>& room, const KnownTo
                                                     const Biases<S>& biases, Sum<float, S::width>& x) {
   constexpr int head = S::head, tiles = KnownTokens<S>::tiles;
   constexpr float share = 1.0f / S::width, eps = 1e-5f;
-  normalise<S, false>(x, nullptr, nullptr, room.operand);
+  // Others are done with the panels.
+  __syncthreads();
+  normalise<S, false>(x, nullptr, nullptr, room.normed(room.own_row()));
+  const Panel<S::width> queries = room.queries();
   float inverse[2] = {0.0f, 0.0f};
 #pragma unroll 1
   for (int first = 0; first < S::width; first += head) {
     Sum<float, head> sum;
-    product<S, head>(room.operand, room.stream, sum);
+    product<S, head>(room.normed(room.first_row()), room.stream, sum);
     add_bias<head>(sum, biases.condition_query() + first);
 #pragma unroll
     for (int n = 0; n < head / 8; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) inverse[i / 2] += sum[n][i] * sum[n][i];
-    round_to<head>(room.queries + first, S::stride, sum);
+    round_to<head>(queries.from_column(first), sum);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) inverse[i] = inverse_root(row_sum(inverse[i]) * share + eps);
@@ -155,7 +151,7 @@ __device__ __forceinline__ void condition_attention(Room<S>& room, const KnownTo
   for (int h = 0; h < S::heads; ++h) {
     Operand<head> query;
 #pragma unroll
-    for (int k = 0; k < tiles; ++k) load_operand(query[k], room.queries + h * head + 16 * k, S::stride);
+    for (int k = 0; k < tiles; ++k) Warps::load_left(query[k], queries.from_column(h * head + 16 * k).by_rows());
     const Tile* keys = tokens.keys + h * tokens.padded * tiles / 16;
     const Tile* values = tokens.values + h * tokens.padded * tiles / 16;
     const OfColumns bias(tokens.score_bias + h * tokens.padded);

@@ -9,11 +9,10 @@ namespace ecgtwin::cuda {
 // x = rotary encoding of the embedded latent, by way of the panels: here nothing is unrolled, and registers are few.
 template <class S>
 __device__ __forceinline__ void embed(const Room<S>& room, const TrajectoryArgs& a, Sum<float, S::width>& x) {
-  constexpr int half = S::width / 2, stride = kStride<float, S::width>;
-  static_assert(stride * sizeof(float) <= (S::stride + Room<S>::second_columns) * sizeof(BFloat16));
-  float* rows = reinterpret_cast<float*>(room.panels) + room.own_row * stride;
+  constexpr int half = S::width / 2, stride = Room<S>::residual_stride;
+  float* rows = room.residual();
   for (int i = static_cast<int>(threadIdx.x) % kWarp; i < 16 * half; i += kWarp) {
-    const int row = i / half, column = i % half, position = room.own_row + row;
+    const int row = i / half, column = i % half, position = room.own_row() + row;
     float first = a.embed_bias[column], second = a.embed_bias[column + half];
     for (int channel = 0; channel < a.channels; ++channel) {
       const float latent = room.latent[channel * room.length + position];
@@ -55,7 +54,7 @@ __device__ __forceinline__ void project(Room<S>& room, const TrajectoryArgs& a, 
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float total = row_sum(sum[i]) + a.final_bias[channel];
-      if (at.column == 0) room.epsilon[channel * room.length + room.own_row + at.row + 8 * i] = total;
+      if (at.column == 0) room.epsilon[channel * room.length + room.own_row() + at.row + 8 * i] = total;
     }
   }
 }

@@ -17,13 +17,13 @@ template <class S>
 __device__ __forceinline__ void mlp(Room<S>& room, const Modulation<S>& modulation, const Biases<S>& biases,
                                     int units, Sum<float, S::width>& x) {
   constexpr int strip = S::strip;
-  normalise<S, true>(x, modulation.shift(), modulation.scale(), room.operand);
+  normalise<S, true>(x, modulation.shift(), modulation.scale(), room.normed(room.own_row()));
 #pragma unroll 1
   for (int first = 0; first < units; first += strip) {
     Operand<strip> hidden;
     {
       Sum<float, strip> sum;
-      product<S, strip>(room.operand, room.stream, sum);
+      product<S, strip>(room.normed(room.first_row()), room.stream, sum);
       add_bias<strip>(sum, biases.up() + first);
 #pragma unroll
       for (int n = 0; n < strip / 8; ++n)

@@ -1,7 +1,9 @@
 // A warp's 16 rows of the residual stream in its registers, their norm, and products with the weights.
 #pragma once
 
-#include "stream.cuh"
+#include "sizes.cuh"
+#include "warpgroups.cuh"
+#include "warps.cuh"
 
 namespace ecgtwin::cuda {
 
@@ -54,21 +56,14 @@ __device__ __forceinline__ void round_to(Operand<columns>& operand, const Sum<fl
     for (int i = 0; i < 2; ++i) operand[n / 2][n % 2 * 2 + i] = packed(sum[n][2 * i], sum[n][2 * i + 1]);
 }
 
-// The same as 16 rows of a tile.
-template <int columns>
-__device__ __forceinline__ void round_to(BFloat16* rows, int stride, const float (*sum)[4]) {
-  rows += place_of_lane().row * stride + place_of_lane().column;
+// The same as a warp's rows of a panel.
+template <int columns, int of_panel>
+__device__ __forceinline__ void round_to(Panel<of_panel> rows, const float (*sum)[4]) {
+  const PlaceInPanel<of_panel> place(rows);
 #pragma unroll
   for (int n = 0; n < columns / 8; ++n)
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      *reinterpret_cast<uint32_t*>(rows + 8 * i * stride + 8 * n) = packed(sum[n][2 * i], sum[n][2 * i + 1]);
-}
-
-// The 16 x 16 elements of a panel that begin at `rows` and belong to the warp, as a left factor.
-__device__ __forceinline__ void load_operand(uint32_t (&operand)[4], const BFloat16* rows, int stride) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  load_matrices<false>(operand, rows + lane % 16 * stride + lane / 16 * 8);
+    for (int i = 0; i < 2; ++i) place.store(n, i, packed(sum[n][2 * i], sum[n][2 * i + 1]));
 }
 
 template <int columns>
@@ -82,10 +77,11 @@ __device__ __forceinline__ void add_bias(Sum<float, columns>& sum, const float* 
   }
 }
 
-// A norm of rows without weights, then times 1 + scale, plus shift where it is modulated, to the warp's rows of a panel.
+// A norm of rows without weights, then times 1 + scale, plus shift where it is modulated, to the warp's rows of a
+// panel.
 template <class S, bool modulated>
 __device__ __forceinline__ void normalise(const Sum<float, S::width>& x, const float* shift, const float* scale,
-                                          BFloat16* rows) {
+                                          Panel<S::width> rows) {
   constexpr float share = 1.0f / S::width, eps = 1e-6f;
   const OfColumns shifts(shift), scales(scale);
   float mean[2] = {0.0f, 0.0f}, inverse[2] = {0.0f, 0.0f};
@@ -105,83 +101,83 @@ __device__ __forceinline__ void normalise(const Sum<float, S::width>& x, const f
     // Not x - mean below, which the compiler would keep from above, in registers that are not there.
     mean[i] *= -inverse[i];
   }
-  // Other lanes are done with what the rows held.
-  __syncwarp();
-  rows += place_of_lane().row * S::stride + place_of_lane().column;
+  // Others are done with what the rows held.
+  S::Multiplier::meet();
+  const PlaceInPanel<S::width> place(rows);
 #pragma unroll
   for (int n = 0; n < S::width / 8; ++n) {
     const Pair add = modulated ? shifts[n] : Pair{0.0f, 0.0f}, times = modulated ? scales[n] : Pair{0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float first = x[n][2 * i] * inverse[i] + mean[i], second = x[n][2 * i + 1] * inverse[i] + mean[i];
-      *reinterpret_cast<uint32_t*>(rows + 8 * i * S::stride + 8 * n) =
-          packed(first * (1.0f + times.first) + add.first, second * (1.0f + times.second) + add.second);
+      place.store(n, i, packed(first * (1.0f + times.first) + add.first, second * (1.0f + times.second) + add.second));
     }
   }
-  __syncwarp();
+  S::Multiplier::publish();
+  S::Multiplier::meet();
 }
 
-// sum = the warp's rows of a panel times `columns` columns of the stream.
+template <class S>
+using Stream = typename S::Multiplier::template Stream<S>;
+
+// sum = rows of a panel times `columns` columns of the stream.
 template <class S, int columns>
-__device__ __forceinline__ void product(const BFloat16* rows, WeightStream<S>& stream, Sum<float, columns>& sum) {
-  constexpr int tiles = columns / 16, depth = S::stage_tiles / tiles;
-  static_assert(S::stage_tiles % tiles == 0 && S::width / 16 % depth == 0);
+__device__ __forceinline__ void product(Panel<S::width> rows, Stream<S>& stream, Sum<float, columns>& sum) {
+  constexpr int depth = 256 * S::stage_tiles / columns;  // of a stage
+  static_assert(256 * S::stage_tiles % columns == 0 && depth % 16 == 0 && S::width % depth == 0);
+  S::Multiplier::template clear<columns>(sum);
+#pragma unroll S::Multiplier::unrolled_stages
+  for (int k = 0; k < S::width; k += depth) {
+    const WeightFactor<columns> weights{stream.next()};
+    S::Multiplier::template multiply_add<depth, columns>(sum, rows.from_column(k).by_rows(), weights, k == 0);
+  }
+  S::Multiplier::template finish<columns>(sum);
+}
+
+// Calls `use` with the number of each of some columns of an output matrix, and with `depth` rows of them.
+template <class S, int depth, typename Use>
+__device__ __forceinline__ void for_output_columns(Stream<S>& stream, Use use) {
+  constexpr int in_stage = S::strip / depth;  // as many columns as there are
+  static_assert(S::strip % depth == 0 && S::width / S::chunk % in_stage == 0);
+  const BFloat16* stage = nullptr;
 #pragma unroll
-  for (int n = 0; n < columns / 8; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) sum[n][i] = 0.0f;
-#pragma unroll 1
-  for (int k = 0; k < S::width / 16; k += depth) {
-    const Tile* stage = stream.next();
-#pragma unroll
-    for (int j = 0; j < depth; ++j) {
-      uint32_t left[4];
-      load_operand(left, rows + 16 * (k + j), S::stride);
-#pragma unroll
-      for (int n = 0; n < tiles; ++n) multiply_add(sum[2 * n], sum[2 * n + 1], left, stage[tiles * j + n]);
-    }
+  for (int n = 0; n < S::width / S::chunk; ++n) {
+    if (n % in_stage == 0) stage = stream.next();
+    use(S::chunk * n, WeightFactor<S::chunk>{stage + n % in_stage * depth * S::chunk});
   }
 }
 
 // x += operand times `depth` rows of the stream.
 template <class S, int depth>
-__device__ __forceinline__ void add_product(const Operand<depth>& operand, WeightStream<S>& stream,
+__device__ __forceinline__ void add_product(const Operand<depth>& operand, Stream<S>& stream,
                                             Sum<float, S::width>& x) {
-  constexpr int tiles = depth / 16;
-  static_assert(S::width / 16 * tiles % S::stage_tiles == 0);
-  const Tile* stage = nullptr;
-#pragma unroll
-  for (int i = 0; i < S::width / 16 * tiles; ++i) {
-    const int n = i / tiles, tile = i % S::stage_tiles;
-    if (tile == 0) stage = stream.next();
-    multiply_add(x[2 * n], x[2 * n + 1], operand[i % tiles], stage[tile]);
-  }
+  for_output_columns<S, depth>(stream, [&](int column, WeightFactor<S::chunk> weights) {
+    S::Multiplier::template add_product<depth, S::chunk>(x + column / 8, operand, weights);
+  });
 }
 
 // x += gate * (operand times `depth` rows of the stream)
 template <class S, int depth>
-__device__ __forceinline__ void add_gated_product(const Operand<depth>& operand, WeightStream<S>& stream,
+__device__ __forceinline__ void add_gated_product(const Operand<depth>& operand, Stream<S>& stream,
                                                   const float* gate, Sum<float, S::width>& x) {
-  constexpr int tiles = depth / 16;
-  static_assert(S::width / 16 * tiles % S::stage_tiles == 0);
+  constexpr int columns = S::chunk < S::Multiplier::most_columns ? S::chunk : S::Multiplier::most_columns;
   const OfColumns gates(gate);
-  const Tile* stage = nullptr;
+  for_output_columns<S, depth>(stream, [&](int column, WeightFactor<S::chunk> weights) {
 #pragma unroll
-  for (int n = 0; n < S::width / 16; ++n) {
-    float sum[2][4] = {};
+    for (int first = 0; first < S::chunk; first += columns) {
+      Sum<float, columns> sum;
+      S::Multiplier::template clear<columns>(sum);
+      S::Multiplier::template multiply_add<depth, columns>(sum, operand, weights.at(0, first), true);
+      S::Multiplier::template finish<columns>(sum);
 #pragma unroll
-    for (int k = 0; k < tiles; ++k) {
-      const int tile = (n * tiles + k) % S::stage_tiles;
-      if (tile == 0) stage = stream.next();
-      multiply_add(sum[0], sum[1], operand[k], stage[tile]);
+      for (int n = 0; n < columns / 8; ++n) {
+        const int eight = (column + first) / 8 + n;
+        const Pair times = gates[eight];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x[eight][i] += (i % 2 ? times.second : times.first) * sum[n][i];
+      }
     }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const Pair times = gates[2 * n + i];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) x[2 * n + i][j] += (j % 2 ? times.second : times.first) * sum[i][j];
-    }
-  }
+  });
 }
 
 }  // namespace ecgtwin::cuda

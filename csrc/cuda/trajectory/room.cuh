@@ -6,43 +6,57 @@
 
 namespace ecgtwin::cuda {
 
-// Shared memory: the ring, two panels of `length` rows, then float32: x, the clean latent before, epsilon; the record's
-// number.
+// Shared memory: the stream, two panels of `length` rows, then float32: x, the clean latent before, epsilon; the
+// record's number.
 template <class S>
 struct Room {
-  using Stage = typename WeightStream<S>::Stage;
-  // The second panel holds one head's keys and values, or all condition queries.
-  static constexpr int second_columns = S::stride > 2 * S::head_stride ? S::stride : 2 * S::head_stride;
+  // The second panel holds keys and values of a head and of the one before, or all condition queries.
+  static constexpr int second_columns = S::width > 4 * S::head ? S::width : 4 * S::head;
+  // Instead of both the residual stream of a record, once a step.
+  static constexpr int residual_stride = kStride<float, S::width>;
+  static constexpr int panel_bytes = (S::width + second_columns) * static_cast<int>(sizeof(BFloat16));
+  static constexpr int residual_bytes = residual_stride * static_cast<int>(sizeof(float));
+  static constexpr int row_bytes = panel_bytes > residual_bytes ? panel_bytes : residual_bytes;
 
   static size_t bytes(int64_t channels, int64_t length) {
-    const int64_t panels = length * (S::stride + second_columns);
-    const int64_t numbers = 3 * channels * length;
-    return S::stages * sizeof(Stage) + panels * sizeof(BFloat16) + numbers * sizeof(float) + sizeof(int);
+    return Stream<S>::bytes + length * (row_bytes + 3 * channels * sizeof(float)) + sizeof(int);
   }
 
   __device__ __forceinline__ Room(unsigned char* memory, const TrajectoryArgs& a)
-      : stream(a.weights, static_cast<int>(S::stages_of_step(a.depth, a.units)), reinterpret_cast<Stage*>(memory)),
+      : stream(a.weights, static_cast<int>(S::stages_of_step(a.depth, a.units)), memory),
         length(static_cast<int>(a.length)),
-        own_row(static_cast<int>(threadIdx.x) / kWarp * 16) {
-    panels = reinterpret_cast<BFloat16*>(memory + S::stages * sizeof(Stage));
-    BFloat16* second = panels + length * S::stride;
-    operand = panels + own_row * S::stride;
-    queries = second + own_row * S::stride;
-    keys = second;
-    values = second + length * S::head_stride;
-    latent = reinterpret_cast<float*>(second + length * second_columns);
+        rows_(memory + Stream<S>::bytes) {
+    latent = reinterpret_cast<float*>(rows_ + length * row_bytes);
     clean = latent + a.channels * length;
     epsilon = clean + a.channels * length;
     record = reinterpret_cast<int*>(epsilon + a.channels * length);
   }
 
-  WeightStream<S> stream;
-  int length, own_row;             // the warp's rows begin at own_row
-  BFloat16* panels;
-  BFloat16 *operand, *queries;     // the warp's rows of the first and of the second panel
-  BFloat16 *keys, *values;         // of one head, all rows
-  float *latent, *clean, *epsilon; // (channels, length)
+  // The first of the warp's rows, and of those that are multiplied together with them.
+  __device__ __forceinline__ static int own_row() { return static_cast<int>(threadIdx.x) / kWarp * 16; }
+  __device__ __forceinline__ static int first_row() { return own_row() / S::Multiplier::rows * S::Multiplier::rows; }
+
+  __device__ __forceinline__ Panel<S::width> normed(int row) const {
+    return Panel<S::width>{reinterpret_cast<BFloat16*>(rows_)}.from_row(row);
+  }
+  __device__ __forceinline__ Panel<S::width> queries() const { return normed(length + own_row()); }
+  // Keys or values of all rows in a head; those of the next head lie elsewhere.
+  __device__ __forceinline__ Panel<S::head> keys(int head) const {
+    return {normed(length).data + head % 2 * 2 * length * S::head};
+  }
+  __device__ __forceinline__ Panel<S::head> values(int head) const { return keys(head).from_row(length); }
+  // The warp's rows, residual_stride apart.
+  __device__ __forceinline__ float* residual() const {
+    return reinterpret_cast<float*>(rows_) + own_row() * residual_stride;
+  }
+
+  Stream<S> stream;
+  int length;
+  float *latent, *clean, *epsilon;  // (channels, length)
   int* record;
+
+ private:
+  unsigned char* rows_;
 };
 
 // Of one block of the network.
