@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from ecgtwin_fast.engine.cpu_support import precision_reasons
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+from autoencoder import correlations  # noqa: E402
 from denoiser import COLUMNS, add_throughput  # noqa: E402
 from machine import FACTS, Peak  # noqa: E402
 from tasks import Contestant, Decoding, Denoising, Standard, WrongAnswer, denoiser_flop, verify  # noqa: E402
@@ -136,3 +138,12 @@ def test_the_peak_says_why_it_is_absent(tmp_path, monkeypatch):
 def test_names_of_contestants():
     assert Contestant("ours", torch.bfloat16).name == "ours bfloat16"
     assert Contestant("compile", torch.float32).backend == "reference"
+
+
+def test_correlations_are_of_a_lead_over_time():
+    time = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    waves = np.stack([np.sin(time), np.sin(time), np.sin(time), np.ones_like(time)], axis=1)[None]
+    others = np.stack([3 * np.sin(time) + 1, -np.sin(time), np.sin(time + np.pi / 3), np.sin(time)], axis=1)[None]
+    found = correlations(waves.astype(np.float32), others.astype(np.float32))
+    assert found[0, :3] == pytest.approx([1, -1, 0.5], abs=1e-6)
+    assert np.isnan(found[0, 3])
