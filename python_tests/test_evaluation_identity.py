@@ -67,6 +67,15 @@ def test_plain_identity_learns_what_tells_people_apart():
         PlainIdentity(features[:3], person[:3])
 
 
+def test_few_people_have_few_discriminants():
+    """More would be directions in which these people are all alike, drawn by rounding."""
+    features, person, _ = people_in_noise(6, seed=7)
+    moved = features * (1 + 1e-9 * np.random.default_rng(8).normal(size=features.shape))
+    found, again = (PlainIdentity(given, person).vectors(features) for given in (features, moved))
+    assert found.shape == (12, 5)
+    assert np.allclose(np.abs(found), np.abs(again), rtol=1e-4, atol=1e-4)
+
+
 def test_anatomy_is_recovered_as_far_as_vectors_tell_it():
     features, person, truth = people_in_noise(200, seed=3)
     anatomy = np.hstack([truth[:, :1], np.random.default_rng(4).normal(size=(200, 1))[person], np.ones((400, 1))])

@@ -69,7 +69,8 @@ def equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
 
 
 class PlainIdentity:
-    """Linear discriminants (Fisher 1936) of plain features that tell people apart, learnt from real records of others.
+    """Linear discriminants (Fisher 1936) of plain features that tell people apart, learnt from real records of others;
+    n people have at most n - 1 of them.
 
     features: (n, d) of at least two people with two records each (person: (n,)), else ECGTwinError.
     """
@@ -87,7 +88,7 @@ class PlainIdentity:
         within = np.cov(features - means[group], rowvar=False)
         within += _SHRINKAGE * np.trace(within) / len(within) * np.eye(len(within)) + 1e-9 * np.eye(len(within))
         _, vectors = eigh(np.cov(means, rowvar=False), within)
-        self._directions = vectors[:, ::-1][:, :width]
+        self._directions = vectors[:, ::-1][:, : min(width, len(means) - 1)]
 
     def vectors(self, features: np.ndarray) -> np.ndarray:
         """Features (n, d) to (n, width)."""
