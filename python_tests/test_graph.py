@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,16 @@ def test_two_streams_and_two_networks():
         with torch.cuda.stream(torch.cuda.Stream()):
             made.append(graph.run(each))
     torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+
+
+@needs_gpu
+def test_threads_capture_beside_each_other():
+    denoiser = network("dit").cuda()
+    asked = [request(denoiser, conditions(records, 5), steps=20) for records in (1, 2, 3, 4)]
+    expected, graph = [Graph().run(each) for each in asked], Graph()
+    with ThreadPoolExecutor(len(asked)) as pool:
+        made = list(pool.map(graph.run, asked))
     assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 

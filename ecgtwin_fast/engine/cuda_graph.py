@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 KEPT_GRAPHS = 4
+_CAPTURING = threading.Lock()
+"""No thread may wait for the device, as the beginning of a capture does, while another one captures."""
 
 
 def captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -23,7 +25,8 @@ def captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads go on with work of their own, as those of a data set do, and take memory for it.
+    with _CAPTURING, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return graph
 
