@@ -51,6 +51,8 @@ def main() -> None:
     given = parse_with_csv(parser, COLUMNS + FACTS)
     model, store = ECGTwin.from_pretrained(given.model, "cpu"), Store(given.store)
     rows = store.rows(test=True)
+    if not len(rows):
+        parser.error(f"{given.store}: no record of it is in the test fold")
     found, means, deviations = [], [], []
     for part in tqdm(np.array_split(rows, -(-len(rows) // BATCH)), desc="records", unit="batch"):
         signals = store.signals(part)
